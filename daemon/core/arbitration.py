@@ -1,0 +1,318 @@
+"""From a fact to everything that follows from it: `react` asks the policies, arbitrates, and folds.
+
+Rules 4 and 12 of the design: nothing acts without a stored decision; at most one active run a pipeline; a
+suppressed wish stays until it is acted on, withdrawn or expired; slots go first come, first served within a
+priority; commands about the active run never wait, cancelling before recovering.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from daemon.core import sequence
+from daemon.core.commands import CancelRun, PreemptRun, ResumeRun, StartRun, WithdrawWish
+from daemon.core.decisions import Decision, Policies
+from daemon.core.drafts import draft
+from daemon.core.events import (
+    AnyEvent,
+    ConfigurationChanged,
+    DaemonStarted,
+    DecisionMade,
+    OperatorRequested,
+    Record,
+    RunCancelled,
+    RunResumed,
+    RunStarted,
+    run_of,
+)
+from daemon.core.operator import answer
+from daemon.core.state import Pipeline, State, Wish, timer_key
+from daemon.core.transition import evolve
+
+SOURCE: Final = "/rewarm/daemon"
+MAX_PREEMPTIONS: Final = 3
+
+Proposal = tuple[str, int, Decision]
+"""A policy's name, its version and its decision."""
+
+
+def react(state: State, record: Record, policies: Policies) -> tuple[State, list[Record]]:
+    """Return the state after all that follows from `record` (folded into `state` already), and those records."""
+    reaction = _Reaction(state, record)
+    for name in _concerned(state, record):
+        reaction.pipeline(name, policies)
+    if record.pipeline is not None or isinstance(record.event, ConfigurationChanged | DaemonStarted):
+        reaction.grant()
+    return reaction.state, reaction.records
+
+
+def _concerned(state: State, record: Record) -> list[str]:
+    if record.pipeline is not None:
+        return [record.pipeline] if record.pipeline in state.pipelines else []
+    if isinstance(record.event, ConfigurationChanged | DaemonStarted):
+        return sorted(state.pipelines)
+    return []
+
+
+class _Reaction:
+    """The records that one fact brings, and the state as it grows with them."""
+
+    def __init__(self, state: State, cause: Record) -> None:
+        self.state = state
+        self.cause = cause
+        self.records: list[Record] = []
+
+    def emit(self, name: str, event: AnyEvent) -> None:
+        """Record and fold an event that follows from the cause."""
+        record = Record(
+            position=self.state.position + 1,
+            recorded_at=self.cause.recorded_at,
+            source=SOURCE,
+            id=f"{self.cause.position}.{len(self.records)}",
+            pipeline=name,
+            cause=self.cause.position,
+            event=event,
+        )
+        self.records.append(record)
+        self.state = evolve(self.state, record)
+
+    def decide(self, name: str, proposal: Proposal, suppressed_by: str | None = None) -> None:
+        """Record a decision as it was made."""
+        label, version, decision = proposal
+        self.emit(
+            name,
+            DecisionMade(
+                policy=label,
+                policy_version=version,
+                verdict=decision.verdict,
+                reason=decision.reason,
+                inputs=decision.inputs,
+                thresholds=decision.thresholds,
+                commands=decision.commands,
+                wakes=decision.wakes,
+                suppressed_by=suppressed_by,
+                run=next((run for command in decision.commands if (run := run_of_command(command))), None)
+                or run_of(self.cause.event),
+            ),
+        )
+
+    def pipeline(self, name: str, policies: Policies) -> None:
+        """Ask everyone who has a say in a pipeline, and record what follows."""
+        proposals = self._proposals(name, policies)
+        starters = [p for p in proposals if _starts(p[2])]
+        others = [p for p in proposals if not _starts(p[2])]
+        for proposal in sorted(others, key=lambda p: not any(isinstance(c, CancelRun) for c in p[2].commands)):
+            self._immediate(name, proposal)
+        self._advance(name)
+        self._wish(name, starters)
+        self._stale(name)
+        self._advance(name)
+
+    def _proposals(self, name: str, policies: Policies) -> list[Proposal]:
+        pipeline = self.state.pipelines[name]
+        found: list[Proposal] = []
+        if isinstance(self.cause.event, OperatorRequested):
+            decision = answer(pipeline, self.cause.event)
+            if decision is not None:
+                found.append(("operator", 1, decision))
+        if pipeline.settings is None:
+            return found
+        for policy in policies.get(name, ()):
+            decision = policy.decide(pipeline, self.cause)
+            if decision is not None:
+                found.append((policy.label, policy.version, decision))
+        return found
+
+    def _immediate(self, name: str, proposal: Proposal) -> None:
+        label, _, decision = proposal
+        pipeline = self.state.pipelines[name]
+        if not decision.commands:
+            if _says_something_new(pipeline, label, decision):
+                self.decide(name, proposal)
+            return
+        obstacle = next((why for c in decision.commands if (why := sequence.applicable(pipeline, c))), None)
+        if obstacle is not None:
+            suppressed = Decision(
+                verdict=decision.verdict,
+                reason=decision.reason,
+                inputs=decision.inputs,
+                thresholds=decision.thresholds,
+            )
+            self.decide(name, (label, proposal[1], suppressed), obstacle)
+            return
+        self.decide(name, proposal)
+        for event in sequence.consequences(pipeline, decision):
+            self.emit(name, event)
+
+    def _advance(self, name: str) -> None:
+        while (step := sequence.advance(self.state.pipelines[name])) is not None:
+            if isinstance(step, Decision):
+                self.decide(name, ("sequence", 1, step))
+                for event in sequence.consequences(self.state.pipelines[name], step):
+                    self.emit(name, event)
+                continue
+            self.emit(name, step)
+
+    def _wish(self, name: str, starters: Sequence[Proposal]) -> None:
+        fresh = [p for p in starters if not _stands(self.state.pipelines[name], p)]
+        if not fresh:
+            return
+        trial = _Reaction(self.state, self.cause)
+        for proposal in fresh:
+            trial.decide(name, proposal)
+        trial.grant()
+        started = {e.event.command for e in trial.records if isinstance(e.event, RunStarted | RunResumed)}
+        for proposal in fresh:
+            pipeline = self.state.pipelines[name]
+            granted = any(c.startswith(f"{self.cause.position}/{name}/{proposal[0]}/") for c in started)
+            self.decide(name, proposal, None if granted else self._hindrance(pipeline))
+            if not granted:
+                self._preempt(name, proposal)
+
+    def _hindrance(self, pipeline: Pipeline) -> str:
+        if pipeline.paused is not None:
+            return f"paused by {pipeline.paused}"
+        if pipeline.active is not None:
+            return f"run {pipeline.active.run} is active"
+        busy = sorted(p.active.run for p in self.state.pipelines.values() if p.active is not None)
+        if len(busy) >= self.state.slots:
+            return f"no free slot: {', '.join(busy)}"
+        return "another wish goes first"
+
+    def _preempt(self, name: str, proposal: Proposal) -> None:
+        run = self.state.pipelines[name].active
+        wanted = max((c.intent.priority for c in proposal[2].commands if isinstance(c, StartRun)), default=None)
+        if run is None or wanted is None or run.stop is not None or not run.preemptible:
+            return
+        if wanted <= run.priority or run.preempted >= MAX_PREEMPTIONS or run.promoted:
+            return
+        decision = Decision(
+            verdict="preempt",
+            reason=f"{proposal[0]} has priority {wanted} over {run.priority} of run {run.run}.",
+            inputs={"priority": wanted, "preempted": run.preempted},
+            thresholds={"priority": run.priority, "preempted": MAX_PREEMPTIONS},
+            commands=(PreemptRun(run=run.run),),
+        )
+        self.decide(name, ("arbiter", 1, decision))
+
+    def _stale(self, name: str) -> None:
+        """Cancel a run whose champion changed under it; its wish stands again."""
+        pipeline = self.state.pipelines[name]
+        run = pipeline.active
+        if run is None or run.promoted or run.stop == "cancel" or run.approved:
+            return
+        version = pipeline.champion.version if pipeline.champion else None
+        if version == run.plan.parent:
+            return
+        decision = Decision(
+            verdict="cancelled",
+            reason=f"The champion changed from version {run.plan.parent} to {version} under the run.",
+            inputs={"champion": version},
+            thresholds={"champion": run.plan.parent},
+            commands=(CancelRun(run=run.run, again=True),),
+        )
+        self.decide(name, ("arbiter", 1, decision))
+
+    def grant(self) -> None:
+        """Give free slots to wishes until there is no slot or no wish left."""
+        while (choice := _choose(self.state, self.cause.recorded_at)) is not None:
+            name, key, wish = choice
+            pipeline = self.state.pipelines[name]
+            if wish.expires(self.cause.recorded_at):
+                self._drop(name, key, f"The wish expired at {wish.expires_at}.")
+            elif wish.resume is not None:
+                self._resume(name, key, wish)
+            elif wish.intent is not None:
+                plan = draft(pipeline, wish.intent, self.state.position)
+                if isinstance(plan, str):
+                    self._drop(name, key, f"The wish is void: {plan}.")
+                    continue
+                self.emit(
+                    name,
+                    RunStarted(
+                        run=f"{name}-{self.cause.position}",
+                        policy=wish.policy,
+                        command=wish.command,
+                        wished_at=wish.since,
+                        passed_over=wish.passed_over,
+                        intent=wish.intent,
+                        plan=plan,
+                    ),
+                )
+
+    def _resume(self, name: str, key: str, wish: Wish) -> None:
+        pipeline = self.state.pipelines[name]
+        version = pipeline.champion.version if pipeline.champion else None
+        held, yielded = pipeline.held, pipeline.yielded
+        if held is not None and held.run == wish.resume:
+            unchanged = version == held.plan.parent or "evaluate" not in held.plan.stages
+            stage = sequence.GATED if unchanged else "evaluate"
+            self.emit(name, RunResumed(run=held.run, command=wish.command, stage=stage, forced=wish.forced))
+        elif yielded is not None and yielded.run == wish.resume:
+            used = yielded.plan.spans and pipeline.used_upto >= max(span.upto for span in yielded.plan.spans)
+            if version != yielded.plan.parent or used:
+                reason = "The champion or the pending data changed while the run had yielded."
+                self.emit(name, RunCancelled(run=yielded.run, reason=reason, again=True))
+            else:
+                self.emit(name, RunResumed(run=yielded.run, command=wish.command, stage=yielded.stage))
+        else:
+            self._drop(name, key, f"Run {wish.resume} waits no longer.")
+
+    def _drop(self, name: str, key: str, reason: str) -> None:
+        decision = Decision(verdict="withdrawn", reason=reason, commands=(WithdrawWish(),))
+        self.decide(name, (key, 1, decision))
+
+
+def _choose(state: State, now: datetime) -> tuple[str, str, Wish] | None:
+    """Return the next wish to act on: expired ones first, then by priority and age; in a pipeline by `_rank`."""
+    active = sum(1 for pipeline in state.pipelines.values() if pipeline.active is not None)
+    waiting = []
+    for name in sorted(state.pipelines):
+        pipeline = state.pipelines[name]
+        if not pipeline.wishes or pipeline.settings is None:
+            continue
+        for key in sorted(pipeline.wishes):
+            if pipeline.wishes[key].expires(now):
+                return name, key, pipeline.wishes[key]
+        if pipeline.active is not None or pipeline.paused is not None:
+            continue
+        key = min(pipeline.wishes, key=lambda k: _rank(pipeline, pipeline.wishes[k]))
+        waiting.append((-pipeline.settings.priority, pipeline.wishes[key].since, name, key))
+    if not waiting or active >= state.slots:
+        return None
+    _, _, name, key = min(waiting)
+    return name, key, state.pipelines[name].wishes[key]
+
+
+def _rank(pipeline: Pipeline, wish: Wish) -> tuple[bool, int, int, int]:
+    """Passed over once goes first, then priority, then the configured order, then age."""
+    names = [policy.name for policy in pipeline.settings.policies] if pipeline.settings else []
+    order = names.index(wish.policy) if wish.policy in names else -1
+    if wish.passed_over:
+        return False, 0, 0, wish.since
+    return True, -wish.priority, order, wish.since
+
+
+def _starts(decision: Decision) -> bool:
+    return any(isinstance(command, StartRun | ResumeRun) for command in decision.commands)
+
+
+def _stands(pipeline: Pipeline, proposal: Proposal) -> bool:
+    keys = {
+        proposal[0] if isinstance(command, StartRun) else f"{proposal[0]}:resume"
+        for command in proposal[2].commands
+        if isinstance(command, StartRun | ResumeRun)
+    }
+    return keys <= pipeline.wishes.keys()
+
+
+def _says_something_new(pipeline: Pipeline, label: str, decision: Decision) -> bool:
+    standing = pipeline.verdicts.get(label)
+    if standing is None or standing.verdict != decision.verdict:
+        return True
+    return any(pipeline.timers.get(timer_key(label, key)) != at for key, at in decision.wakes.items())
+
+
+def run_of_command(command: object) -> str | None:
+    """Return the run that a command is about, if any."""
+    return getattr(command, "run", None)

@@ -1,0 +1,98 @@
+"""Commands: the intentions to act that a decision carries. Imperative, frozen, and never carried out here."""
+
+import msgspec
+
+from daemon.core.plans import Intent, Plan
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True, tag_field="command"):
+    """Base of all commands."""
+
+
+class StartRun(Command, frozen=True, tag="start_run"):
+    """Start a run; a wish until the pipeline is idle and a slot is free."""
+
+    intent: Intent
+
+
+class ResumeRun(Command, frozen=True, tag="resume_run"):
+    """Take up a held or preempted run again; a wish as well."""
+
+    run: str
+    forced: bool = False
+
+
+class WithdrawWish(Command, frozen=True, tag="withdraw_wish"):
+    """Take back this policy's wish to start."""
+
+
+class RunStage(Command, frozen=True, tag="run_stage"):
+    """Run an attempt of a stage; with `resume`, from the last checkpoint of the attempts before."""
+
+    run: str
+    stage: str
+    attempt: int
+    resume: bool = False
+
+
+class FixPlan(Command, frozen=True, tag="fix_plan"):
+    """Replace the run's draft by the plan that its train stage follows."""
+
+    run: str
+    plan: Plan
+
+
+class CancelRun(Command, frozen=True, tag="cancel_run"):
+    """End the run; with `again`, its wish stands again."""
+
+    run: str
+    again: bool = False
+
+
+class PreemptRun(Command, frozen=True, tag="preempt_run"):
+    """Ask the run to save a checkpoint and yield its slot."""
+
+    run: str
+
+
+class FailRun(Command, frozen=True, tag="fail_run"):
+    """Give the run up."""
+
+    run: str
+    failure: str
+
+
+class RejectRun(Command, frozen=True, tag="reject_run"):
+    """Refuse the run's candidate: its trunk is kept for inspection, never continued."""
+
+    run: str
+
+
+class HoldRun(Command, frozen=True, tag="hold_run"):
+    """Keep the candidate for a person to judge; the run ends and frees its slot."""
+
+    run: str
+
+
+class RollBack(Command, frozen=True, tag="roll_back"):
+    """Make the previous champion the champion again."""
+
+
+AnyCommand = (
+    StartRun
+    | ResumeRun
+    | WithdrawWish
+    | RunStage
+    | FixPlan
+    | CancelRun
+    | PreemptRun
+    | FailRun
+    | RejectRun
+    | HoldRun
+    | RollBack
+)
+
+
+def command_id(cause: int, pipeline: str, policy: str, ordinal: int) -> str:
+    """Return a command's identity: the position of the causing record, pipeline, policy and ordinal."""
+    return f"{cause}/{pipeline}/{policy}/{ordinal}"

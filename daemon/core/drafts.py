@@ -1,0 +1,47 @@
+"""From an intent to a plan: what a run that starts now would train on, from where, for how long."""
+
+from msgspec.structs import replace
+
+from daemon.core.plans import Intent, Plan, Span, Start, budget, tokens
+from daemon.core.state import Pipeline
+
+
+def draft(pipeline: Pipeline, intent: Intent, position: int) -> Plan | str:
+    """Return the plan of a run that starts after `position`, or why none can start.
+
+    The start is the trunk behind the champion or the base, never a rejected candidate's (rule 13).
+    """
+    settings = pipeline.settings
+    if settings is None:
+        return "the pipeline is no longer configured"
+    new = pipeline.pending
+    past = pipeline.champion.past if pipeline.champion else {}
+    spans = (*pipeline.readmitted, Span(after=pipeline.used_upto, upto=position)) if new else ()
+    if not new and intent.kind != "retrain":
+        return "nothing is pending"
+    if not new and not past:
+        return "there is no data to train on"
+    model = {"scratch": None, "base": pipeline.base, "champion": pipeline.champion}[intent.start]
+    start = Start(kind=intent.start, version=model.version, checkpoint=model.trunk) if model else Start(kind="scratch")
+    new_tokens, past_tokens = tokens(new), tokens(past)
+    replay = intent.training.replay if past_tokens else 0.0
+    seen = new_tokens
+    if intent.kind == "retrain":
+        seen = new_tokens + past_tokens
+        replay = past_tokens / max(1, seen)
+        total = budget(seen, 0.0, intent.epochs, intent.max_tokens)
+    else:
+        total = budget(seen, replay, intent.epochs, intent.max_tokens)
+    training = replace(intent.training, tokens=total, replay=replay, seed=position)
+    return Plan(
+        kind=intent.kind,
+        start=start,
+        parent=pipeline.champion.version if pipeline.champion else None,
+        spans=spans,
+        new=new,
+        past=past,
+        model=settings.model,
+        stages=settings.stages,
+        training=training,
+        limits=intent.limits,
+    )

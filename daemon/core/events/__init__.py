@@ -1,0 +1,184 @@
+"""Facts and decisions as they are stored: past tense, frozen, versioned.
+
+An event is one class in this folder and one line in `AnyEvent`; the type checker then asks for its case in
+`evolve`. `origin` says who may tell it: `outside` (any producer), `operator` (a person), `stage`, or `daemon`.
+"""
+
+from datetime import datetime
+from typing import get_args
+
+import msgspec
+
+from daemon.core.events.base import (
+    Artefact,
+    Comparison,
+    Event,
+    Loss,
+    Numbers,
+    Origin,
+    PipelineSettings,
+    PolicySettings,
+    Scalar,
+)
+from daemon.core.events.inside import (
+    ConfigurationChanged,
+    DaemonStarted,
+    DaemonStopped,
+    DecisionMade,
+    InputRejected,
+    ModelRejected,
+    ModelRolledBack,
+    PlanFixed,
+    RunCancelled,
+    RunFailed,
+    RunHeld,
+    RunPreempted,
+    RunResumed,
+    RunStarted,
+    RunSucceeded,
+    SourceDegraded,
+    SourceRecovered,
+    TimerFired,
+)
+from daemon.core.events.outside import (
+    DataArrived,
+    DataWithdrawn,
+    DriftDetected,
+    EvaluationReported,
+    FailureReported,
+    LabelArrived,
+    OperatorRequested,
+    Reported,
+    Verb,
+)
+from daemon.core.events.stages import (
+    CheckpointSaved,
+    DataIngested,
+    DataRejected,
+    ModelEvaluated,
+    ModelPromoted,
+    ProbeMeasured,
+    StageEvent,
+    StageFailed,
+    StageInterrupted,
+    StageProgressed,
+    StageStarted,
+    StageSucceeded,
+)
+
+__all__ = [
+    "EVENTS",
+    "TERMINAL",
+    "AnyEvent",
+    "Artefact",
+    "CheckpointSaved",
+    "Comparison",
+    "ConfigurationChanged",
+    "DaemonStarted",
+    "DaemonStopped",
+    "DataArrived",
+    "DataIngested",
+    "DataRejected",
+    "DataWithdrawn",
+    "DecisionMade",
+    "DriftDetected",
+    "EvaluationReported",
+    "Event",
+    "FailureReported",
+    "InputRejected",
+    "LabelArrived",
+    "Loss",
+    "ModelEvaluated",
+    "ModelPromoted",
+    "ModelRejected",
+    "ModelRolledBack",
+    "Numbers",
+    "OperatorRequested",
+    "Origin",
+    "PipelineSettings",
+    "PlanFixed",
+    "PolicySettings",
+    "ProbeMeasured",
+    "Record",
+    "Reported",
+    "RunCancelled",
+    "RunFailed",
+    "RunHeld",
+    "RunPreempted",
+    "RunResumed",
+    "RunStarted",
+    "RunSucceeded",
+    "Scalar",
+    "SourceDegraded",
+    "SourceRecovered",
+    "StageEvent",
+    "StageFailed",
+    "StageInterrupted",
+    "StageProgressed",
+    "StageStarted",
+    "StageSucceeded",
+    "TimerFired",
+    "Verb",
+    "run_of",
+]
+
+AnyEvent = (
+    DataArrived
+    | DataWithdrawn
+    | FailureReported
+    | EvaluationReported
+    | LabelArrived
+    | DriftDetected
+    | OperatorRequested
+    | TimerFired
+    | DaemonStarted
+    | DaemonStopped
+    | ConfigurationChanged
+    | SourceDegraded
+    | SourceRecovered
+    | InputRejected
+    | DecisionMade
+    | RunStarted
+    | RunResumed
+    | PlanFixed
+    | RunHeld
+    | RunPreempted
+    | RunSucceeded
+    | RunFailed
+    | RunCancelled
+    | ModelRejected
+    | ModelRolledBack
+    | StageStarted
+    | StageProgressed
+    | CheckpointSaved
+    | StageSucceeded
+    | StageFailed
+    | StageInterrupted
+    | DataIngested
+    | DataRejected
+    | ProbeMeasured
+    | ModelEvaluated
+    | ModelPromoted
+)
+
+EVENTS: dict[str, type[AnyEvent]] = {cls.kind: cls for cls in get_args(AnyEvent)}
+TERMINAL = (StageSucceeded, StageFailed, StageInterrupted)
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """An event in the journal's order. `recorded_at` is the only "now" there is; `time` is the producer's."""
+
+    position: int
+    recorded_at: datetime
+    source: str
+    id: str
+    event: AnyEvent
+    pipeline: str | None = None
+    cause: int | None = None
+    time: datetime | None = None
+    text: bytes | None = None
+
+
+def run_of(event: AnyEvent) -> str | None:
+    """Return the run that an event belongs to, if any."""
+    return getattr(event, "run", None)

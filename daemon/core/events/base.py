@@ -1,0 +1,70 @@
+"""What all events share: the base class and the values that they carry."""
+
+from typing import Annotated, ClassVar, Literal
+
+import msgspec
+from msgspec import Meta
+
+from daemon.core.plans import ModelSettings
+
+Origin = Literal["outside", "operator", "stage", "daemon"]
+Domain = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+Text = Annotated[str, Meta(max_length=4096)]
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+Scalar = str | int | float | bool | None
+Numbers = dict[str, Scalar]
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of all events; `kind` and `version` name the class for ever."""
+
+    kind: ClassVar[str]
+    version: ClassVar[int] = 1
+    origin: ClassVar[Origin] = "daemon"
+
+
+class Artefact(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that a stage left behind, by its path under the state folder."""
+
+    name: str
+    path: str
+    sha256: Sha256
+    bytes: Count
+
+
+class Loss(msgspec.Struct, frozen=True, kw_only=True):
+    """A mean loss in nats per byte with a 95 % interval over documents."""
+
+    mean: float
+    low: float
+    high: float
+    documents: Count
+    bytes: Count
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """A domain's held-out loss: the candidate's, the champion's, and candidate minus champion, paired."""
+
+    candidate: Loss
+    champion: Loss | None = None
+    difference: Loss | None = None
+
+
+class PolicySettings(msgspec.Struct, frozen=True, kw_only=True):
+    """A configured policy: `configuration` is its own JSON, without secrets."""
+
+    name: str
+    kind: str
+    version: int
+    configuration: str
+
+
+class PipelineSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the core needs to know of a configured pipeline."""
+
+    stages: tuple[str, ...]
+    policies: tuple[PolicySettings, ...]
+    model: ModelSettings = ModelSettings()
+    priority: int = 0
+    max_domains: int = 64

@@ -1,0 +1,91 @@
+"""What the world tells: data, failures, live quality, and a person's requests."""
+
+from typing import ClassVar, Literal
+
+from daemon.core.errors import FailureClass
+from daemon.core.events.base import Count, Domain, Event, Origin, Sha256, Text
+from daemon.core.plans import Amount, Amounts, Span
+
+
+class DataArrived(Event, frozen=True):
+    """New data lies at `uri`; what the producer left out is completed at the door (tokens: an estimate)."""
+
+    kind: ClassVar[str] = "data.arrived"
+    origin: ClassVar[Origin] = "outside"
+    uri: Text
+    domain: Domain
+    format: Literal["text", "jsonl"] = "jsonl"
+    bytes: Count | None = None
+    sha256: Sha256 | None = None
+    documents: Count | None = None
+    tokens: Count | None = None
+
+
+class DataWithdrawn(Event, frozen=True):
+    """An arrival must not be used (again); its position, domain and amount are completed at the door."""
+
+    kind: ClassVar[str] = "data.withdrawn"
+    origin: ClassVar[Origin] = "outside"
+    arrival_source: Text
+    arrival_id: Text
+    arrival: Count | None = None
+    domain: str | None = None
+    amount: Amount | None = None
+    reason: Text = ""
+
+
+class FailureReported(Event, frozen=True):
+    """Something outside saw a failure: a worker, a host, a slice of the model."""
+
+    kind: ClassVar[str] = "failure.reported"
+    origin: ClassVar[Origin] = "outside"
+    failure: FailureClass
+    run: Text | None = None
+    host: Text | None = None
+    worker: Text | None = None
+    model_stage: Count | None = None
+    evidence: Text = ""
+
+
+class Reported(Event, frozen=True):
+    """What a monitor measured on the live model."""
+
+    origin: ClassVar[Origin] = "outside"
+    metric: Text
+    value: float
+    window: Text = ""
+    model_version: Count | None = None
+
+
+class EvaluationReported(Reported, frozen=True):
+    """Live quality, measured outside."""
+
+    kind: ClassVar[str] = "evaluation.reported"
+
+
+class LabelArrived(Reported, frozen=True):
+    """Delayed labels gave a figure."""
+
+    kind: ClassVar[str] = "label.arrived"
+
+
+class DriftDetected(Reported, frozen=True):
+    """A drift monitor fired."""
+
+    kind: ClassVar[str] = "drift.detected"
+
+
+Verb = Literal["pause", "resume", "retrain", "promote", "rollback", "cancel", "approve", "accept", "withdraw", "retry"]
+
+
+class OperatorRequested(Event, frozen=True):
+    """A person asked for something; `by` is stamped at the door, `spans` and `amounts` are completed there."""
+
+    kind: ClassVar[str] = "operator.requested"
+    origin: ClassVar[Origin] = "operator"
+    verb: Verb
+    run: Text | None = None
+    reason: Text = ""
+    by: Text = ""
+    spans: tuple[Span, ...] = ()
+    amounts: Amounts = {}

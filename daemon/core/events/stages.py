@@ -1,0 +1,121 @@
+"""What an attempt of a stage writes into its outcome file."""
+
+from typing import ClassVar, Literal
+
+from daemon.core.errors import FailureClass
+from daemon.core.events.base import Artefact, Comparison, Count, Domain, Event, Loss, Origin, Sha256
+from daemon.core.plans import Amount, Checkpoint, Span
+
+
+class StageEvent(Event, frozen=True):
+    """Base of what an attempt of a stage writes into its outcome file."""
+
+    origin: ClassVar[Origin] = "stage"
+    run: str
+    stage: str
+    attempt: int
+
+
+class StageStarted(StageEvent, frozen=True):
+    """The first line of an attempt: the command that it carries out, and where it runs."""
+
+    kind: ClassVar[str] = "stage.started"
+    command: str
+    host: str
+    pid: int
+
+
+class StageProgressed(StageEvent, frozen=True):
+    """How far an attempt is; at most one in 5 s."""
+
+    kind: ClassVar[str] = "stage.progressed"
+    step: int
+    steps: int
+    metrics: dict[str, float] = {}
+
+
+class CheckpointSaved(StageEvent, frozen=True):
+    """A checkpoint from which a later attempt can go on."""
+
+    kind: ClassVar[str] = "checkpoint.saved"
+    step: int
+    checkpoint: Checkpoint
+
+
+class StageSucceeded(StageEvent, frozen=True):
+    """The attempt did its work."""
+
+    kind: ClassVar[str] = "stage.succeeded"
+    seconds: float
+    metrics: dict[str, float] = {}
+    artefacts: tuple[Artefact, ...] = ()
+
+
+class StageFailed(StageEvent, frozen=True):
+    """The attempt ended with an error of a known class."""
+
+    kind: ClassVar[str] = "stage.failed"
+    failure: FailureClass
+    message: str
+
+
+class StageInterrupted(StageEvent, frozen=True):
+    """The attempt ended without finishing: stopped when asked, or its process died."""
+
+    kind: ClassVar[str] = "stage.interrupted"
+    reason: Literal["cancel", "preempt", "drain", "died", "hang"]
+    message: str = ""
+
+
+class DataIngested(StageEvent, frozen=True):
+    """An arrival was validated, counted exactly and tokenised into shards."""
+
+    kind: ClassVar[str] = "data.ingested"
+    arrival: Count
+    domain: Domain
+    estimate: Amount
+    amount: Amount
+    duplicates: Count
+    manifest: str
+    sha256: Sha256
+
+
+class DataRejected(StageEvent, frozen=True):
+    """An arrival cannot be used; the run goes on without it."""
+
+    kind: ClassVar[str] = "data.rejected"
+    arrival: Count
+    domain: Domain
+    estimate: Amount
+    reason: str
+    message: str
+
+
+class ProbeMeasured(StageEvent, frozen=True):
+    """The champion's loss on the new arrivals and on held-out past data, per domain; shift = new minus past."""
+
+    kind: ClassVar[str] = "probe.measured"
+    new: dict[str, Loss]
+    past: dict[str, Loss]
+    shift: float | None = None
+
+
+class ModelEvaluated(StageEvent, frozen=True):
+    """The candidate against the champion on held-out documents of every domain."""
+
+    kind: ClassVar[str] = "model.evaluated"
+    domains: dict[str, Comparison]
+    candidate: Checkpoint
+
+
+class ModelPromoted(StageEvent, frozen=True):
+    """The candidate's files are published: the champion from here on."""
+
+    kind: ClassVar[str] = "model.promoted"
+    model_version: int
+    path: str
+    sha256: Sha256
+    trunk: Checkpoint
+    parent: int | None
+    spans: tuple[Span, ...]
+    losses: dict[str, float]

@@ -1,0 +1,308 @@
+"""The fold of a run's life: ordered, started, stopped, held, promoted, ended."""
+
+from msgspec.structs import replace
+
+from daemon.core import arrivals
+from daemon.core.commands import RunStage
+from daemon.core.events import (
+    CheckpointSaved,
+    ModelEvaluated,
+    ModelPromoted,
+    ModelRejected,
+    ModelRolledBack,
+    PlanFixed,
+    ProbeMeasured,
+    Record,
+    RunCancelled,
+    RunFailed,
+    RunHeld,
+    RunPreempted,
+    RunResumed,
+    RunStarted,
+    RunSucceeded,
+    StageEvent,
+    StageFailed,
+    StageInterrupted,
+    StageProgressed,
+    StageStarted,
+    StageSucceeded,
+)
+from daemon.core.plans import add, subtract
+from daemon.core.state import Ended, Failures, Model, Order, Pipeline, Progress, Run, Wish
+
+RunEvent = (
+    RunStarted
+    | RunResumed
+    | PlanFixed
+    | RunHeld
+    | RunPreempted
+    | RunSucceeded
+    | RunFailed
+    | RunCancelled
+    | ModelRejected
+    | ModelRolledBack
+)
+AttemptEvent = (
+    StageStarted
+    | StageProgressed
+    | CheckpointSaved
+    | StageSucceeded
+    | StageFailed
+    | StageInterrupted
+    | ProbeMeasured
+    | ModelEvaluated
+    | ModelPromoted
+)
+
+
+def is_current(pipeline: Pipeline, event: StageEvent) -> bool:
+    """Return whether an attempt is the one that was ordered: only its outcome counts."""
+    run = pipeline.active
+    return (
+        run is not None
+        and run.order is not None
+        and (event.run, event.stage, event.attempt) == (run.run, run.order.stage, run.order.attempt)
+    )
+
+
+def order(run: Run, command: str, ordered: RunStage, record: Record) -> Run:
+    """Put a stage attempt on the run: from here on the dispatcher sees it."""
+    changed = ordered.stage != run.stage
+    return replace(
+        run,
+        stage=ordered.stage,
+        attempts={**run.attempts, ordered.stage: ordered.attempt},
+        order=Order(
+            command=command,
+            run=run.run,
+            stage=ordered.stage,
+            attempt=ordered.attempt,
+            resume=ordered.resume,
+            ordered_at=record.recorded_at,
+        ),
+        done=False,
+        failures=Failures() if changed else run.failures,
+        progress=Progress(),
+        checkpoint_step=0 if changed else run.checkpoint_step,
+    )
+
+
+def attempt_event(pipeline: Pipeline, record: Record, event: AttemptEvent) -> Pipeline | str:
+    """Fold what the current attempt of a stage tells."""
+    run = pipeline.active
+    if run is None or run.order is None or not is_current(pipeline, event):
+        return "stale_attempt"
+    match event:
+        case StageStarted():
+            run = replace(run, order=replace(run.order, started=True))
+        case StageProgressed():
+            run = replace(run, progress=Progress(step=event.step, steps=event.steps))
+        case CheckpointSaved():
+            failures = run.failures
+            if event.step > run.checkpoint_step:
+                failures = replace(failures, without_progress=0)
+            run = replace(run, checkpoint_step=event.step, failures=failures)
+        case StageSucceeded():
+            run = replace(run, order=None, done=True)
+        case StageFailed() | StageInterrupted():
+            run = replace(run, order=None, failures=_failed(run, event))
+        case ProbeMeasured():
+            run = replace(run, shift=event.shift, probe_new=event.new)
+        case ModelEvaluated():
+            run = replace(run, evaluation=event.domains)
+        case ModelPromoted():
+            return _promoted(pipeline, run, record, event)
+    return replace(pipeline, active=run)
+
+
+def _failed(run: Run, event: StageFailed | StageInterrupted) -> Failures:
+    if run.stop is not None:
+        return run.failures
+    return Failures(
+        total=run.failures.total + 1,
+        without_progress=run.failures.without_progress + 1,
+        last=_failure(event),
+        message=event.message,
+    )
+
+
+def _failure(event: StageFailed | StageInterrupted) -> str:
+    if isinstance(event, StageFailed):
+        return event.failure
+    return "hang" if event.reason == "hang" else "worker_lost"
+
+
+def _promoted(pipeline: Pipeline, run: Run, record: Record, event: ModelPromoted) -> Pipeline:
+    model = Model(
+        version=event.model_version,
+        run=run.run,
+        path=event.path,
+        sha256=event.sha256,
+        trunk=event.trunk,
+        parent=event.parent,
+        losses=event.losses,
+        past=add(run.plan.past, run.plan.new),
+        promoted_at=record.recorded_at,
+        position=record.position,
+    )
+    if not run.approved:
+        pipeline = arrivals.consumed(pipeline, run)
+    return replace(
+        pipeline,
+        active=replace(run, promoted=True),
+        champion=model,
+        previous=pipeline.champion,
+        base=model if run.plan.start.kind == "scratch" else pipeline.base,
+        versions=max(pipeline.versions, event.model_version),
+        increments=pipeline.increments + 1 if run.plan.kind == "increment" else 0,
+    )
+
+
+def run_event(pipeline: Pipeline, record: Record, event: RunEvent) -> Pipeline | str:  # noqa: PLR0911, C901 - one return a case
+    """Fold a step of a run that the daemon recorded."""
+    run = pipeline.active
+    match event:
+        case RunStarted():
+            return _started(pipeline, record, event) if run is None else "pipeline_is_busy"
+        case RunResumed():
+            return _resumed(pipeline, record, event) if run is None else "pipeline_is_busy"
+        case RunCancelled():
+            return _cancelled(pipeline, record, event)
+        case ModelRolledBack():
+            return _rolled_back(pipeline, event)
+        case _ if run is None or run.run != event.run:
+            return "not_the_active_run"
+        case PlanFixed():
+            return replace(pipeline, active=replace(run, plan=event.plan))
+        case RunHeld():
+            superseded = pipeline.held.plan.new if pipeline.held else {}
+            held = replace(run, order=None, approved=False)
+            pipeline = pipeline if run.approved else arrivals.consumed(pipeline, run)
+            pipeline = replace(pipeline, held=held, set_aside=add(pipeline.set_aside, superseded))
+            return _ended(pipeline, record, run.run, "held")
+        case RunPreempted():
+            yielded = replace(run, stage=event.stage, order=None, stop=None, done=False, preempted=run.preempted + 1)
+            wish = Wish(
+                policy=run.policy,
+                command=run.command,
+                since=record.position,
+                since_at=record.recorded_at,
+                priority=run.priority,
+                resume=run.run,
+            )
+            wishes = {**pipeline.wishes, resume_key(run.policy): wish}
+            return replace(pipeline, active=None, yielded=yielded, wishes=wishes)
+        case ModelRejected():
+            if not run.approved:
+                pipeline = arrivals.consumed(pipeline, run)
+            return replace(pipeline, set_aside=add(pipeline.set_aside, event.amounts))
+        case RunSucceeded():
+            if event.outcome == "finished":
+                pipeline = arrivals.consumed(pipeline, run)
+            counts = replace(pipeline.runs, succeeded=pipeline.runs.succeeded + 1)
+            return _ended(replace(pipeline, runs=counts), record, run.run, event.outcome)
+        case RunFailed():
+            counts = replace(pipeline.runs, failed=pipeline.runs.failed + 1)
+            blocked = replace(pipeline, runs=counts, failed_upto=_upto(pipeline, run))
+            return _ended(blocked, record, run.run, "failed")
+
+
+def resume_key(policy: str) -> str:
+    """Return the key of a policy's wish to take a run up again, beside its wish to start."""
+    return f"{policy}:resume"
+
+
+def _started(pipeline: Pipeline, record: Record, event: RunStarted) -> Pipeline:
+    run = Run(
+        run=event.run,
+        policy=event.policy,
+        command=event.command,
+        plan=event.plan,
+        intent=event.intent,
+        priority=event.intent.priority,
+        preemptible=not event.passed_over,
+        started_at=record.recorded_at,
+        started_position=record.position,
+        stage="",
+    )
+    first = RunStage(run=event.run, stage=event.plan.stages[0], attempt=1)
+    return replace(
+        pipeline,
+        active=order(run, event.command, first, record),
+        wishes=_passed_over(pipeline, event.policy),
+        waiting_since=None if event.plan.spans else pipeline.waiting_since,
+    )
+
+
+def _resumed(pipeline: Pipeline, record: Record, event: RunResumed) -> Pipeline | str:
+    run = next((r for r in (pipeline.held, pipeline.yielded) if r is not None and r.run == event.run), None)
+    if run is None:
+        return "no_such_waiting_run"
+    was_held = run is pipeline.held
+    run = replace(run, stop=None, approved=run.approved or was_held, forced=event.forced)
+    again = RunStage(run=run.run, stage=event.stage, attempt=run.attempts.get(event.stage, 0) + 1, resume=not was_held)
+    key = next((k for k, wish in pipeline.wishes.items() if wish.resume == event.run), "")
+    return replace(
+        pipeline,
+        active=order(run, event.command, again, record),
+        held=None if was_held else pipeline.held,
+        yielded=pipeline.yielded if was_held else None,
+        wishes=_passed_over(pipeline, key),
+    )
+
+
+def _passed_over(pipeline: Pipeline, chosen: str) -> dict[str, Wish]:
+    return {key: replace(w, passed_over=True) for key, w in pipeline.wishes.items() if key != chosen}
+
+
+def _cancelled(pipeline: Pipeline, record: Record, event: RunCancelled) -> Pipeline | str:
+    run = next(
+        (r for r in (pipeline.active, pipeline.yielded, pipeline.held) if r is not None and r.run == event.run),
+        None,
+    )
+    if run is None:
+        return "not_a_living_run"
+    counts = replace(pipeline.runs, cancelled=pipeline.runs.cancelled + 1)
+    wishes = {key: wish for key, wish in pipeline.wishes.items() if wish.resume != event.run}
+    if event.again and run.policy not in wishes:
+        wishes[run.policy] = Wish(
+            policy=run.policy,
+            command=run.command,
+            since=record.position,
+            since_at=record.recorded_at,
+            priority=run.priority,
+            intent=run.intent,
+        )
+    set_aside = pipeline.set_aside
+    if run is pipeline.held or run.approved:
+        set_aside = add(set_aside, run.plan.new)
+    blocked = pipeline.failed_upto if event.again or run is not pipeline.active else _upto(pipeline, run)
+    was_active = run is pipeline.active
+    pipeline = replace(
+        pipeline,
+        runs=counts,
+        wishes=wishes,
+        set_aside=set_aside,
+        failed_upto=blocked,
+        yielded=None if run is pipeline.yielded else pipeline.yielded,
+        held=None if run is pipeline.held else pipeline.held,
+    )
+    return _ended(pipeline, record, run.run, "cancelled") if was_active else pipeline
+
+
+def _rolled_back(pipeline: Pipeline, event: ModelRolledBack) -> Pipeline | str:
+    champion, previous = pipeline.champion, pipeline.previous
+    if champion is None or previous is None or previous.version != event.model_version:
+        return "no_previous_champion"
+    aside = add(pipeline.set_aside, subtract(champion.past, previous.past))
+    return replace(pipeline, champion=previous, previous=None, set_aside=aside)
+
+
+def _upto(pipeline: Pipeline, run: Run) -> int:
+    return max((span.upto for span in run.plan.spans), default=pipeline.last_arrival)
+
+
+def _ended(pipeline: Pipeline, record: Record, run: str, outcome: str) -> Pipeline:
+    last = Ended(run=run, outcome=outcome, position=record.position, at=record.recorded_at)
+    timers = {key: at for key, at in pipeline.timers.items() if not key.endswith(f":{run}")}
+    return replace(pipeline, active=None, last=last, timers=timers)

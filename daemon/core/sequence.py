@@ -1,0 +1,150 @@
+"""How a run moves from stage to stage when no policy has to be asked, and how commands become events."""
+
+from daemon.core.commands import (
+    AnyCommand,
+    CancelRun,
+    FailRun,
+    FixPlan,
+    HoldRun,
+    PreemptRun,
+    RejectRun,
+    RollBack,
+    RunStage,
+)
+from daemon.core.decisions import Decision
+from daemon.core.events import (
+    AnyEvent,
+    ModelRejected,
+    ModelRolledBack,
+    PlanFixed,
+    RunCancelled,
+    RunFailed,
+    RunHeld,
+    RunPreempted,
+    RunSucceeded,
+)
+from daemon.core.state import Pipeline, Run
+
+GATED = "promote"
+"""The one stage that runs only when a policy has said so."""
+
+
+def consequences(pipeline: Pipeline, decision: Decision) -> list[AnyEvent]:
+    """Return the events that a decision's commands about runs bring at once."""
+    return [event for command in decision.commands for event in _carry_out(pipeline, command, decision.reason)]
+
+
+def _carry_out(pipeline: Pipeline, command: AnyCommand, reason: str) -> list[AnyEvent]:
+    active = pipeline.active
+    match command:
+        case FixPlan():
+            return [PlanFixed(run=command.run, plan=command.plan)]
+        case HoldRun():
+            return [RunHeld(run=command.run, reason=reason)]
+        case RejectRun() if active is not None:
+            rejected = ModelRejected(run=command.run, reason=reason, spans=active.plan.spans, amounts=active.plan.new)
+            return [rejected, RunSucceeded(run=command.run, outcome="rejected")]
+        case FailRun() if active is not None:
+            return [RunFailed(run=command.run, stage=active.stage, failure=command.failure, reason=reason)]
+        case CancelRun() if active is None or active.run != command.run:
+            return [RunCancelled(run=command.run, reason=reason, again=command.again)]
+        case RollBack() if pipeline.champion is not None and pipeline.previous is not None:
+            rolled_back = ModelRolledBack(
+                run=pipeline.champion.run,
+                withdrawn_version=pipeline.champion.version,
+                model_version=pipeline.previous.version,
+                path=pipeline.previous.path,
+                sha256=pipeline.previous.sha256,
+                reason=reason,
+            )
+            return [rolled_back]
+        case _:
+            return []
+
+
+def applicable(pipeline: Pipeline, command: AnyCommand) -> str | None:
+    """Return why a command about a run cannot be carried out now, or None when it can."""
+    run = getattr(command, "run", None)
+    if run is None:
+        return None
+    living = {r.run for r in (pipeline.active, pipeline.held, pipeline.yielded) if r is not None}
+    if run not in living:
+        return f"run {run} is not alive"
+    active = pipeline.active
+    about_active = isinstance(command, RunStage | FixPlan | FailRun | RejectRun | HoldRun | PreemptRun)
+    if about_active and (active is None or active.run != run):
+        return f"run {run} is not active"
+    if about_active and active is not None and active.stop is not None:
+        return f"run {run} is being stopped ({active.stop})"
+    if isinstance(command, RunStage | FailRun | RejectRun | HoldRun) and active is not None and active.order:
+        return f"stage {active.order.stage} of run {run} is still going on"
+    return None
+
+
+def following(run: Run) -> str | None:
+    """Return the stage after the current one."""
+    stages = run.plan.stages
+    if run.stage not in stages:
+        return None
+    index = stages.index(run.stage) + 1
+    return stages[index] if index < len(stages) else None
+
+
+def advance(pipeline: Pipeline) -> Decision | AnyEvent | None:
+    """Return what must follow for the active run when no policy has said anything else.
+
+    A run is never stuck: an attempt that ended without a retry, and without a wake-up under the run's id, fails.
+    """
+    run = pipeline.active
+    if run is None:
+        return _unconfigured(pipeline)
+    if run.order is not None:
+        return _unconfigured(pipeline)
+    if run.promoted and run.done and following(run) is None:
+        return RunSucceeded(run=run.run, outcome="promoted")
+    if run.stop == "cancel":
+        return RunCancelled(run=run.run, reason=run.stop_reason, again=run.stop_again)
+    following_stage = following(run)
+    if run.stop == "preempt":
+        return RunPreempted(run=run.run, stage=(following_stage or run.stage) if run.done else run.stage)
+    if run.done:
+        if following_stage is None:
+            return RunSucceeded(run=run.run, outcome="promoted" if run.promoted else "finished")
+        if following_stage == GATED:
+            return Decision(
+                verdict="held",
+                reason="No policy judged the candidate: it waits for a person (rewarm request approve).",
+                commands=(HoldRun(run=run.run),),
+            )
+        return _next_stage(run, following_stage)
+    if any(key.endswith(f":{run.run}") for key in pipeline.timers):
+        return None
+    failed = run.failures
+    return Decision(
+        verdict="failed",
+        reason=f"Stage {run.stage} ended ({failed.last}: {failed.message}) and no policy retries it.",
+        commands=(FailRun(run=run.run, failure=failed.last or "user_error"),),
+    )
+
+
+def _next_stage(run: Run, stage: str) -> Decision:
+    attempt = run.attempts.get(stage, 0) + 1
+    return Decision(
+        verdict="advance",
+        reason=f"Stage {run.stage} succeeded; {stage} follows.",
+        inputs={"stage": run.stage},
+        commands=(RunStage(run=run.run, stage=stage, attempt=attempt),),
+    )
+
+
+def _unconfigured(pipeline: Pipeline) -> Decision | None:
+    if pipeline.settings is not None:
+        return None
+    waiting = [run for run in (pipeline.active, pipeline.yielded) if run is not None and run.stop is None]
+    if not waiting:
+        return None
+    return Decision(
+        verdict="cancelled",
+        reason="The pipeline is no longer configured.",
+        commands=(CancelRun(run=waiting[0].run),),
+    )

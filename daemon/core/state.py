@@ -1,0 +1,213 @@
+"""What is true after a position of the journal: bounded by the configuration, never by history."""
+
+import hashlib
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from daemon.core.events import Comparison, Loss, PipelineSettings
+from daemon.core.plans import Amount, Amounts, Checkpoint, Intent, Plan, Span
+
+StopReason = Literal["cancel", "preempt"]
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """A stage attempt that shall run: a command without an outcome. The dispatcher knows nothing else."""
+
+    command: str
+    run: str
+    stage: str
+    attempt: int
+    resume: bool
+    ordered_at: datetime
+    started: bool = False
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the current attempt is."""
+
+    step: int = 0
+    steps: int = 0
+
+
+class Failures(msgspec.Struct, frozen=True, kw_only=True):
+    """Failed attempts of the current stage: in all, and since there was progress (a newer checkpoint)."""
+
+    total: int = 0
+    without_progress: int = 0
+    last: str = ""
+    message: str = ""
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """One execution of a pipeline's stages."""
+
+    run: str
+    policy: str
+    command: str
+    plan: Plan
+    intent: Intent
+    priority: int
+    preemptible: bool
+    started_at: datetime
+    started_position: int
+    stage: str
+    attempts: dict[str, int] = {}
+    order: Order | None = None
+    stop: StopReason | None = None
+    stop_reason: str = ""
+    stop_again: bool = False
+    done: bool = False
+    failures: Failures = Failures()
+    progress: Progress = Progress()
+    checkpoint_step: int = 0
+    shift: float | None = None
+    probe_new: dict[str, Loss] = {}
+    evaluation: dict[str, Comparison] = {}
+    preempted: int = 0
+    approved: bool = False
+    forced: bool = False
+    promoted: bool = False
+
+
+class Wish(msgspec.Struct, frozen=True, kw_only=True):
+    """A policy's suppressed start: waits to be acted on, withdrawn or expired."""
+
+    policy: str
+    command: str
+    since: int
+    since_at: datetime
+    priority: int = 0
+    intent: Intent | None = None
+    resume: str | None = None
+    forced: bool = False
+    passed_over: bool = False
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """When the wish ends by itself."""
+        return self.intent.expires_at if self.intent else None
+
+    def expires(self, now: datetime) -> bool:
+        """Return whether the wish has expired."""
+        return self.expires_at is not None and self.expires_at <= now
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """A policy's standing verdict and the position of the decision that brought it."""
+
+    verdict: str
+    position: int
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True):
+    """A promoted model: its files, the trunk behind it, and the past that it was trained on."""
+
+    version: int
+    run: str
+    path: str
+    sha256: str
+    trunk: Checkpoint
+    parent: int | None
+    losses: dict[str, float]
+    past: Amounts
+    promoted_at: datetime
+    position: int
+
+
+class Ended(msgspec.Struct, frozen=True, kw_only=True):
+    """How the pipeline's last run ended."""
+
+    run: str
+    outcome: str
+    position: int
+    at: datetime
+
+
+class Counts(msgspec.Struct, frozen=True, kw_only=True):
+    """Runs by how they ended."""
+
+    succeeded: int = 0
+    failed: int = 0
+    cancelled: int = 0
+
+
+class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
+    """One model kept fresh. `settings` is None once the configuration no longer names it."""
+
+    name: str
+    settings: PipelineSettings | None = None
+    paused: str | None = None
+    used_upto: int = 0
+    pending: Amounts = {}
+    waiting: int = 0
+    set_aside: Amounts = {}
+    readmitted: tuple[Span, ...] = ()
+    domains: dict[str, int] = {}
+    last_arrival: int = 0
+    last_arrival_at: datetime | None = None
+    waiting_since: datetime | None = None
+    failed_upto: int = 0
+    active: Run | None = None
+    yielded: Run | None = None
+    held: Run | None = None
+    wishes: dict[str, Wish] = {}
+    timers: dict[str, datetime] = {}
+    verdicts: dict[str, Verdict] = {}
+    champion: Model | None = None
+    previous: Model | None = None
+    base: Model | None = None
+    versions: int = 0
+    increments: int = 0
+    last: Ended | None = None
+    runs: Counts = Counts()
+    ignored: dict[str, int] = {}
+
+
+class State(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything: the fold of all records up to `position`."""
+
+    position: int = 0
+    recorded_at: datetime | None = None
+    epoch: int = 0
+    configuration: str = ""
+    slots: int = 1
+    pipelines: dict[str, Pipeline] = {}
+    dead_letters: int = 0
+    degraded: dict[str, str] = {}
+
+
+def free_tokens(pipeline: Pipeline) -> int:
+    """Return the pending tokens that no active run has taken."""
+    taken = sum(a.tokens for a in pipeline.active.plan.new.values()) if pipeline.active else 0
+    return max(0, pipeline.waiting - taken)
+
+
+def free_amounts(pipeline: Pipeline) -> Amounts:
+    """Return the pending amounts that no active run has taken, per domain."""
+    if pipeline.active is None:
+        return pipeline.pending
+    taken = pipeline.active.plan.new
+    rest = {domain: amount - taken.get(domain, Amount()) for domain, amount in pipeline.pending.items()}
+    return {domain: amount for domain, amount in rest.items() if amount.arrivals}
+
+
+def timer_key(policy: str, key: str) -> str:
+    """Return the name under which a policy's wake-up is pending."""
+    return f"{policy}:{key}"
+
+
+def dump(state: State) -> bytes:
+    """Return the state as canonical JSON: the same bytes for the same state, in every process."""
+    return msgspec.json.encode(state, order="deterministic")
+
+
+def load(data: bytes) -> State:
+    """Return the state in a snapshot; raises msgspec.MsgspecError when it does not fit."""
+    return msgspec.json.decode(data, type=State)
+
+
+def fingerprint(data: bytes) -> str:
+    """Return the hash of a dumped state."""
+    return hashlib.sha256(data).hexdigest()

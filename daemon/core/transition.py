@@ -1,0 +1,230 @@
+"""The fold: `evolve(state, record)` is the state after one more record. Pure and total.
+
+What is stale, unknown or contradictory changes nothing but a counter with its reason (`Pipeline.ignored`).
+"""
+
+from typing import Final, assert_never
+
+from msgspec.structs import replace
+
+from daemon.core import arrivals, runs
+from daemon.core.commands import (
+    CancelRun,
+    PreemptRun,
+    ResumeRun,
+    RunStage,
+    StartRun,
+    WithdrawWish,
+    command_id,
+)
+from daemon.core.events import (
+    CheckpointSaved,
+    ConfigurationChanged,
+    DaemonStarted,
+    DaemonStopped,
+    DataArrived,
+    DataIngested,
+    DataRejected,
+    DataWithdrawn,
+    DecisionMade,
+    DriftDetected,
+    EvaluationReported,
+    FailureReported,
+    InputRejected,
+    LabelArrived,
+    ModelEvaluated,
+    ModelPromoted,
+    ModelRejected,
+    ModelRolledBack,
+    OperatorRequested,
+    PlanFixed,
+    ProbeMeasured,
+    Record,
+    RunCancelled,
+    RunFailed,
+    RunHeld,
+    RunPreempted,
+    RunResumed,
+    RunStarted,
+    RunSucceeded,
+    SourceDegraded,
+    SourceRecovered,
+    StageFailed,
+    StageInterrupted,
+    StageProgressed,
+    StageStarted,
+    StageSucceeded,
+    TimerFired,
+)
+from daemon.core.plans import subtract
+from daemon.core.state import Pipeline, Run, State, Verdict, Wish, timer_key
+
+REDUCER_VERSION: Final = 1
+"""Changes whenever `evolve` folds a record differently; snapshots of another version are rebuilt."""
+
+
+def evolve(state: State, record: Record) -> State:
+    """Return the state after `record`."""
+    if record.pipeline is not None:
+        pipeline = state.pipelines.get(record.pipeline)
+        if pipeline is None:
+            return replace(state, position=record.position, recorded_at=record.recorded_at)
+        folded = _fold(pipeline, record)
+        if isinstance(folded, str):
+            folded = replace(pipeline, ignored={**pipeline.ignored, folded: pipeline.ignored.get(folded, 0) + 1})
+        pipelines = state.pipelines.copy()
+        pipelines[record.pipeline] = folded
+        state = replace(state, position=record.position, recorded_at=record.recorded_at, pipelines=pipelines)
+        if isinstance(record.event, InputRejected):
+            return replace(state, dead_letters=state.dead_letters + 1)
+        return state
+    return _fold_global(replace(state, position=record.position, recorded_at=record.recorded_at), record)
+
+
+def _fold_global(state: State, record: Record) -> State:
+    match record.event:
+        case InputRejected():
+            return replace(state, dead_letters=state.dead_letters + 1)
+        case DaemonStarted():
+            return replace(state, epoch=record.event.epoch)
+        case ConfigurationChanged():
+            return _configured(state, record.event)
+        case SourceDegraded():
+            return replace(state, degraded={**state.degraded, record.event.name: record.event.reason})
+        case SourceRecovered():
+            rest = {name: why for name, why in state.degraded.items() if name != record.event.name}
+            return replace(state, degraded=rest)
+        case _:
+            return state
+
+
+def _fold(pipeline: Pipeline, record: Record) -> Pipeline | str:  # noqa: PLR0911 - one return a case
+    match record.event:
+        case DataArrived():
+            return arrivals.arrived(pipeline, record, record.event)
+        case DecisionMade():
+            return _decided(pipeline, record, record.event)
+        case (
+            StageStarted()
+            | StageProgressed()
+            | CheckpointSaved()
+            | StageSucceeded()
+            | StageFailed()
+            | StageInterrupted()
+            | ProbeMeasured()
+            | ModelEvaluated()
+            | ModelPromoted()
+        ):
+            return runs.attempt_event(pipeline, record, record.event)
+        case DataIngested():
+            current = runs.is_current(pipeline, record.event)
+            return arrivals.ingested(pipeline, record.event) if current else "stale_attempt"
+        case DataRejected():
+            current = runs.is_current(pipeline, record.event)
+            return arrivals.rejected(pipeline, record.event) if current else "stale_attempt"
+        case (
+            RunStarted()
+            | RunResumed()
+            | PlanFixed()
+            | RunHeld()
+            | RunPreempted()
+            | RunSucceeded()
+            | RunFailed()
+            | RunCancelled()
+            | ModelRejected()
+            | ModelRolledBack()
+        ):
+            return runs.run_event(pipeline, record, record.event)
+        case TimerFired():
+            return _fired(pipeline, record.event)
+        case DataWithdrawn():
+            return arrivals.withdrawn(pipeline, record.event)
+        case OperatorRequested():
+            return _requested(pipeline, record.event)
+        case FailureReported() | EvaluationReported() | LabelArrived() | DriftDetected() | InputRejected():
+            return pipeline
+        case DaemonStarted() | DaemonStopped() | ConfigurationChanged() | SourceDegraded() | SourceRecovered():
+            return "names_a_pipeline"
+        case _:
+            assert_never(record.event)
+
+
+def _decided(pipeline: Pipeline, record: Record, event: DecisionMade) -> Pipeline:
+    verdicts = {**pipeline.verdicts, event.policy: Verdict(verdict=event.verdict, position=record.position)}
+    timers = pipeline.timers
+    if event.wakes:
+        wakes = {timer_key(event.policy, key): at for key, at in event.wakes.items()}
+        timers = {**timers, **wakes}
+    pipeline = replace(pipeline, verdicts=verdicts, timers=timers)
+    cause = record.cause or record.position
+    for ordinal, command in enumerate(event.commands):
+        identity = command_id(cause, pipeline.name, event.policy, ordinal)
+        match command:
+            case StartRun() | ResumeRun():
+                pipeline = _wished(pipeline, record, event.policy, identity, command)
+            case WithdrawWish():
+                rest = {key: wish for key, wish in pipeline.wishes.items() if key != event.policy}
+                pipeline = replace(pipeline, wishes=rest)
+            case RunStage() if pipeline.active is not None and pipeline.active.run == command.run:
+                pipeline = replace(pipeline, active=runs.order(pipeline.active, identity, command, record))
+            case CancelRun() | PreemptRun() if pipeline.active is not None and pipeline.active.run == command.run:
+                pipeline = replace(pipeline, active=_stopping(pipeline.active, command, event.reason))
+            case _:
+                pass
+    return pipeline
+
+
+def _wished(pipeline: Pipeline, record: Record, policy: str, command: str, wanted: StartRun | ResumeRun) -> Pipeline:
+    key = policy if isinstance(wanted, StartRun) else runs.resume_key(policy)
+    if key in pipeline.wishes:
+        return pipeline
+    wish = Wish(policy=policy, command=command, since=record.position, since_at=record.recorded_at)
+    if isinstance(wanted, StartRun):
+        wish = replace(wish, intent=wanted.intent, priority=wanted.intent.priority)
+    else:
+        wish = replace(wish, resume=wanted.run, forced=wanted.forced)
+    return replace(pipeline, wishes={**pipeline.wishes, key: wish})
+
+
+def _stopping(run: Run, command: CancelRun | PreemptRun, reason: str) -> Run:
+    if isinstance(command, CancelRun):
+        return replace(run, stop="cancel", stop_reason=reason, stop_again=command.again)
+    return run if run.stop else replace(run, stop="preempt", stop_reason=reason)
+
+
+def _fired(pipeline: Pipeline, event: TimerFired) -> Pipeline | str:
+    key = timer_key(event.policy, event.key)
+    if pipeline.timers.get(key) != event.due:
+        return "timer_not_pending"
+    return replace(pipeline, timers={k: at for k, at in pipeline.timers.items() if k != key})
+
+
+def _requested(pipeline: Pipeline, event: OperatorRequested) -> Pipeline | str:
+    match event.verb:
+        case "pause":
+            return replace(pipeline, paused=f"{event.by}: {event.reason}" if event.reason else event.by)
+        case "resume":
+            return replace(pipeline, paused=None)
+        case "accept":
+            return arrivals.accepted(pipeline, event)
+        case "withdraw":
+            return replace(pipeline, set_aside=subtract(pipeline.set_aside, event.amounts))
+        case "retry":
+            return replace(pipeline, failed_upto=0)
+        case _:
+            return pipeline
+
+
+def _configured(state: State, event: ConfigurationChanged) -> State:
+    pipelines = {name: replace(old, settings=None, wishes={}, timers={}) for name, old in state.pipelines.items()}
+    for name, settings in event.pipelines.items():
+        old = state.pipelines.get(name) or Pipeline(name=name)
+        known = {policy.name for policy in settings.policies} | {"operator", "sequence"}
+        pipelines[name] = replace(
+            old,
+            settings=settings,
+            wishes={key: wish for key, wish in old.wishes.items() if wish.policy in known or wish.resume},
+            timers={key: at for key, at in old.timers.items() if key.partition(":")[0] in known},
+            verdicts={policy: verdict for policy, verdict in old.verdicts.items() if policy in known},
+        )
+    return replace(state, configuration=event.hash, slots=event.slots, pipelines=pipelines)

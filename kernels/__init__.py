@@ -1,0 +1,1 @@
+"""Kernels: one file is one Triton kernel, its PyTorch reference and its test inputs."""

@@ -1,0 +1,1 @@
+"""Operations: how the outside sees the daemon."""

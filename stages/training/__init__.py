@@ -1,0 +1,1 @@
+"""What the training stages share: the model, its data, the mixture, the optimiser, checkpoints, the loop."""

@@ -1,0 +1,134 @@
+"""Checkpoints: weights and moments as safetensors, everything else as JSON, no pickle anywhere.
+
+A checkpoint is a folder {config.json, tokenizer.json, model.safetensors, optimiser.safetensors where kept,
+manifest.json}; the manifest names every other file's sha256 and size, and the sha256 of the manifest names
+the checkpoint. It appears by one rename: a full disk or a kill leaves the previous one whole.
+"""
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from daemon.core.errors import StageError
+from stages.training.files import MANIFEST, Stamp, digest, fits, new_folder, stamp, write_file
+from stages.training.model import Decoder, ModelConfig
+from stages.training.optimiser import dump_moments, load_moments
+from stages.training.shards import END, VOCABULARY
+
+MODEL = "model.safetensors"
+OPTIMISER = "optimiser.safetensors"
+KEPT = 2
+TOKENIZER = msgspec.json.format(
+    msgspec.json.encode({"kind": "bytes", "encoding": "utf-8", "vocabulary": VOCABULARY, "end_of_document": END})
+)
+
+
+class Saved(msgspec.Struct, frozen=True, kw_only=True):
+    """A checkpoint's manifest: how far the training was, of which plan, and what the files must be."""
+
+    format: int = 1
+    step: int
+    steps: int
+    seed: int
+    plan: str
+    files: dict[str, Stamp]
+
+
+def save_checkpoint(
+    folder: Path,
+    model: Decoder,
+    optimiser: torch.optim.Optimizer | None,
+    *,
+    step: int,
+    steps: int,
+    seed: int,
+    plan: str,
+) -> str:
+    """Write a checkpoint and return its manifest's sha256; raises OSError when the disk is full."""
+    contents = {
+        "config.json": msgspec.json.format(msgspec.json.encode(model.config)),
+        "tokenizer.json": TOKENIZER,
+        MODEL: save(_flat(model.state_dict())),
+    }
+    if optimiser is not None:
+        contents[OPTIMISER] = save(_flat(dump_moments(model, optimiser)))
+    with new_folder(folder) as aside:
+        for name, data in contents.items():
+            write_file(aside / name, data)
+        files = {name: stamp(aside / name) for name in contents}
+        saved = Saved(step=step, steps=steps, seed=seed, plan=plan, files=files)
+        write_file(aside / MANIFEST, msgspec.json.format(msgspec.json.encode(saved)))
+    return digest(folder / MANIFEST)
+
+
+def _flat(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def verify(folder: Path, sha256: str | None = None) -> Saved:
+    """Return a checkpoint's manifest after every file fits it; raises StageError (bad_checkpoint).
+
+    Where `sha256` is given, the manifest itself must have it.
+    """
+    try:
+        data = (folder / MANIFEST).read_bytes()
+        saved = msgspec.json.decode(data, type=Saved)
+    except (OSError, msgspec.MsgspecError) as error:
+        message = f"The checkpoint at {folder} cannot be read ({error}): restore it or go back to an older one."
+        raise StageError("bad_checkpoint", message) from error
+    if sha256 is not None and digest(folder / MANIFEST) != sha256:
+        message = f"The checkpoint at {folder} is not the one recorded (sha256 {sha256}): restore it."
+        raise StageError("bad_checkpoint", message)
+    if not fits(folder, saved.files):
+        message = f"The checkpoint at {folder} is damaged, a file does not fit its sha256: restore it."
+        raise StageError("bad_checkpoint", message)
+    return saved
+
+
+def load_model(folder: Path, device: torch.device) -> Decoder:
+    """Return the model of a verified checkpoint; raises StageError (bad_checkpoint)."""
+    try:
+        config = msgspec.json.decode((folder / "config.json").read_bytes(), type=ModelConfig)
+        model = Decoder(config).to(device)
+        model.load_state_dict(load_file(folder / MODEL))
+    except (OSError, msgspec.MsgspecError, SafetensorError, RuntimeError) as error:
+        message = f"The model at {folder} cannot be loaded ({error})."
+        raise StageError("bad_checkpoint", message) from error
+    return model
+
+
+def load_optimiser(folder: Path, model: Decoder, optimiser: torch.optim.Optimizer) -> None:
+    """Load the moments of a verified checkpoint; raises StageError (bad_checkpoint) when it kept none."""
+    try:
+        load_moments(model, optimiser, load_file(folder / OPTIMISER))
+    except (OSError, SafetensorError, KeyError) as error:
+        message = f"The checkpoint at {folder} has no usable optimiser state ({error}): reset the optimiser instead."
+        raise StageError("bad_checkpoint", message) from error
+
+
+def find_newest(folders: Iterable[Path], plan: str) -> tuple[Path, Saved] | None:
+    """Return the checkpoint with the highest step, of this plan and whole, below these attempts' folders.
+
+    A damaged one is passed over for the next older; of equal ones the folder named first wins.
+    """
+    found = [path for folder in folders for path in folder.glob("checkpoints/step-*")]
+    for path in sorted(found, key=lambda each: each.name, reverse=True):
+        try:
+            saved = verify(path)
+        except StageError:
+            continue
+        if saved.plan == plan:
+            return path, saved
+    return None
+
+
+def prune(folder: Path) -> None:
+    """Keep the newest two checkpoints of an attempt."""
+    for path in sorted(folder.glob("checkpoints/step-*"))[:-KEPT]:
+        shutil.rmtree(path, ignore_errors=True)
