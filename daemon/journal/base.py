@@ -19,6 +19,9 @@ Pair = tuple[str, str]
 """What makes a fact unique: its source and the id that the source gave it."""
 
 
+KEPT_SNAPSHOTS = 2
+
+
 class Cursor(msgspec.Struct, frozen=True, kw_only=True):
     """A step of an input cursor: from `expected` (None: it must not exist yet) to `next`."""
 
@@ -147,3 +150,19 @@ def scan(reader: Reader, after: int = 0, *, upto: int | None = None, chunk: int 
     while records := reader.records(after, chunk, upto=upto):
         yield from records
         after = records[-1].position
+
+
+def stale(cursor: Cursor, stands: int | None) -> str:
+    """Return the message for a cursor that does not stand where the writer believed."""
+    return (
+        f"The input cursor {cursor.name!r} stands at {stands}, not at {cursor.expected}: "
+        "read it again and go on from there."
+    )
+
+
+def repeated(record: Record, position: int) -> str:
+    """Return the message for a record whose (source, id) is taken."""
+    return (
+        f"Record {record.position} repeats the id {record.id!r} of source {record.source!r}, "
+        f"which is recorded at position {position} already."
+    )

@@ -1,6 +1,6 @@
 """A record as a row of plain values and back; both adapters store these rows."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from daemon.core.encoding import decode, encode
@@ -8,10 +8,11 @@ from daemon.core.errors import EventError, JournalCorrupt, JournalError, Journal
 from daemon.core.events import EVENTS, Record, run_of
 from daemon.journal.base import digest
 
-Row = tuple[
-    int, int, str, str, str, int, str | None, str | None, int | None, int | None, str, bytes, bytes | None
-]
+Row = tuple[int, int, str, str, str, int, str | None, str | None, int | None, int | None, str, bytes, bytes | None]
 """position, recorded_at, source, id, kind, version, pipeline, run, cause, time, data, digest, text."""
+
+Selected = tuple[int, int, str, str, str, int, str | None, int | None, int | None, str, bytes | None]
+"""A row as it is read back: without run (the event has it) and digest."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -20,15 +21,18 @@ MICROSECOND = timedelta(microseconds=1)
 def micros(instant: datetime) -> int:
     """Return microseconds since 1970, exactly; raises JournalError for an instant without a time zone."""
     if instant.tzinfo is None:
-        raise JournalError(
-            f"The instant {instant.isoformat()} has no time zone; the journal takes aware datetimes."
-        )
+        raise JournalError(f"The instant {instant.isoformat()} has no time zone; the journal takes aware datetimes.")
     return (instant - EPOCH) // MICROSECOND
 
 
 def instant(microseconds: int) -> datetime:
     """Return the UTC instant so many microseconds after 1970."""
     return EPOCH + timedelta(microseconds=microseconds)
+
+
+def selected(row: Row) -> Selected:
+    """Return what is read back of a stored row."""
+    return (*row[:7], *row[8:11], row[12])
 
 
 def to_row(record: Record, recorded_at: int, content: bytes | None = None) -> Row:
@@ -52,35 +56,31 @@ def to_row(record: Record, recorded_at: int, content: bytes | None = None) -> Ro
     )
 
 
-def to_record(  # noqa: PLR0913 - a row's columns, in the order in which they are selected
-    position: int,
-    recorded_at: datetime,
-    source: str,
-    identity: str,
-    kind: str,
-    version: int,
-    pipeline: str | None,
-    cause: int | None,
-    time: int | None,
-    data: str,
-    text: bytes | None,
-) -> Record:
-    """Return the record of a row.
+def to_records(rows: Iterable[Selected]) -> list[Record]:
+    """Return the records of rows.
 
     Raises JournalTooNew for an event of a newer rewarm, JournalCorrupt for one that cannot be read.
     """
+    records = []
+    position, last, stamp = 0, 0, EPOCH
+    kind, version = "", 0
     try:
-        return Record(
-            position=position,
-            recorded_at=recorded_at,
-            source=source,
-            id=identity,
-            event=decode(kind, version, data),
-            pipeline=pipeline,
-            cause=cause,
-            time=None if time is None else EPOCH + timedelta(microseconds=time),
-            text=text,
-        )
+        for position, recorded_at, source, identity, kind, version, pipeline, cause, time, data, text in rows:
+            if recorded_at != last:  # the records of a batch share one stamp: it is converted once
+                stamp, last = EPOCH + timedelta(microseconds=recorded_at), recorded_at
+            records.append(
+                Record(
+                    position=position,
+                    recorded_at=stamp,
+                    source=source,
+                    id=identity,
+                    event=decode(kind, version, data),
+                    pipeline=pipeline,
+                    cause=cause,
+                    time=None if time is None else EPOCH + timedelta(microseconds=time),
+                    text=text,
+                )
+            )
     except EventError as error:
         known = EVENTS.get(kind)
         if known is None or version > known.version:
@@ -88,11 +88,10 @@ def to_record(  # noqa: PLR0913 - a row's columns, in the order in which they ar
         raise JournalCorrupt(f"Record {position} cannot be read: {error}") from error
     except (TypeError, ValueError, OverflowError) as error:
         raise JournalCorrupt(f"Record {position} cannot be read: {error}.") from error
+    return records
 
 
-def to_rows(
-    records: Sequence[Record], head: int, last: int, digests: Sequence[bytes | None] | None
-) -> list[Row]:
+def to_rows(records: Sequence[Record], head: int, last: int, digests: Sequence[bytes | None] | None) -> list[Row]:
     """Return the rows of records that continue `head` and never go back behind `last` (microseconds).
 
     Raises JournalError when a position leaves a gap, or time goes backwards.

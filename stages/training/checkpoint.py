@@ -5,6 +5,7 @@ manifest.json}; the manifest names every other file's sha256 and size, and the s
 the checkpoint. It appears by one rename: a full disk or a kill leaves the previous one whole.
 """
 
+import logging
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from daemon.core.errors import StageError
+from stages.run_folder import sync_folder
 from stages.training.files import MANIFEST, Stamp, digest, fits, new_folder, stamp, write_file
 from stages.training.model import Decoder, ModelConfig
 from stages.training.optimiser import dump_moments, load_moments
@@ -24,6 +26,7 @@ from stages.training.shards import END, VOCABULARY
 MODEL = "model.safetensors"
 OPTIMISER = "optimiser.safetensors"
 KEPT = 2
+logger = logging.getLogger("rewarm.stage")
 TOKENIZER = msgspec.json.format(
     msgspec.json.encode({"kind": "bytes", "encoding": "utf-8", "vocabulary": VOCABULARY, "end_of_document": END})
 )
@@ -112,20 +115,32 @@ def load_optimiser(folder: Path, model: Decoder, optimiser: torch.optim.Optimize
         raise StageError("bad_checkpoint", message) from error
 
 
-def find_newest(folders: Iterable[Path], plan: str) -> tuple[Path, Saved] | None:
-    """Return the checkpoint with the highest step, of this plan and whole, below these attempts' folders.
+def find_newest(
+    folders: Iterable[Path], plan: str, *, pattern: str = "checkpoints/step-*", below: int | None = None
+) -> tuple[Path, Saved] | None:
+    """Return the checkpoint with the highest step, of this plan and whole, in these attempts' folders.
 
-    A damaged one is passed over for the next older; of equal ones the folder named first wins.
+    A damaged one is passed over for the next older; of equal ones the folder named first wins. `below` leaves
+    out that step and later ones.
     """
-    found = [path for folder in folders for path in folder.glob("checkpoints/step-*")]
+    found = [path for folder in folders for path in folder.glob(pattern)]
     for path in sorted(found, key=lambda each: each.name, reverse=True):
         try:
             saved = verify(path)
-        except StageError:
+        except StageError as error:
+            logger.warning("Checkpoint passed over.", extra={"path": str(path), "error": str(error)})
             continue
-        if saved.plan == plan:
+        if saved.plan == plan and (below is None or saved.step < below):
             return path, saved
     return None
+
+
+def copy_checkpoint(source: Path, target: Path) -> str:
+    """Copy a verified checkpoint's own files into an empty folder, flushed; returns its manifest's sha256."""
+    for name in (*verify(source).files, MANIFEST):
+        write_file(target / name, (source / name).read_bytes())
+    sync_folder(target)
+    return digest(target / MANIFEST)
 
 
 def prune(folder: Path) -> None:

@@ -44,8 +44,7 @@ def fits(folder: Path, files: dict[str, Stamp], *, thorough: bool = True) -> boo
     """Return whether every file is in the folder as stamped; without `thorough` only sizes are compared."""
     try:
         return all(
-            (folder / name).stat().st_size == wanted.bytes
-            and (not thorough or digest(folder / name) == wanted.sha256)
+            (folder / name).stat().st_size == wanted.bytes and (not thorough or digest(folder / name) == wanted.sha256)
             for name, wanted in files.items()
         )
     except FileNotFoundError:

@@ -84,9 +84,7 @@ def write_shard(
     return folder
 
 
-def _fill(
-    folder: Path, source_sha256: str, domain: str, kept: dict[bytes, bytes], *, duplicates: int
-) -> None:
+def _fill(folder: Path, source_sha256: str, domain: str, kept: dict[bytes, bytes], *, duplicates: int) -> None:
     hashes = list(kept)
     held = is_held_out(hashes)
     parts = {
@@ -161,9 +159,7 @@ class Part:
         self.offsets = np.fromfile(folder / f"{part}.offsets", dtype="<u8").astype(np.int64)
         hashes = (folder / "hashes.bin").read_bytes()
         first = manifest.train_documents if part == "held_out" else 0
-        self.hashes = [
-            hashes[HASH_BYTES * at : HASH_BYTES * (at + 1)] for at in range(first, first + len(self))
-        ]
+        self.hashes = [hashes[HASH_BYTES * at : HASH_BYTES * (at + 1)] for at in range(first, first + len(self))]
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

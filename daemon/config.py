@@ -1,0 +1,266 @@
+"""The configuration: one YAML file, validated; environment variables REWARM_… override it (`__` nests)."""
+
+import difflib
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Self, Union, cast, get_args, get_origin
+
+import msgspec
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from daemon.core.errors import ConfigurationError
+from daemon.core.events import ConfigurationChanged, PipelineSettings, PolicySettings
+from daemon.core.plans import ModelSettings
+from policies import AnyPolicy
+from stages import STAGES
+
+PREFIX = "REWARM_"
+SEARCHED = (Path("rewarm.yaml"), Path("/etc/rewarm/rewarm.yaml"))
+NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _sqlite(url: str) -> str:
+    if not url.startswith("sqlite:///"):
+        message = "must begin with sqlite:///"
+        raise ValueError(message)
+    return url
+
+
+def _stage(name: str) -> str:
+    module, colon, attribute = name.partition(":")
+    if name not in STAGES and not (colon and module and attribute.isidentifier()):
+        message = f"is no stage; known stages: {', '.join(STAGES)}, or your own as 'package.module:Class'"
+        raise ValueError(message)
+    return name
+
+
+class MlflowSettings(_Model):
+    """Where the recorder writes; without a tracking URI nothing is recorded."""
+
+    tracking_uri: str | None = "sqlite:///var/mlflow.db"
+
+
+class HttpSettings(_Model):
+    """Where health, metrics and state are served; port 0 takes a free one, `enabled: false` serves nothing."""
+
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    port: int = Field(default=8420, ge=0, le=65535)
+
+
+class SpoolSettings(_Model):
+    """A folder into which events are renamed, one JSON a file or a line."""
+
+    kind: Literal["spool"] = "spool"
+    path: Path
+
+
+class ExecutorSettings(_Model):
+    """How many runs at once, and whether a warm worker starts their stages (0: a fresh process each)."""
+
+    kind: Literal["local"] = "local"
+    slots: int = Field(default=1, ge=1, le=64)
+    warm_workers: int = Field(default=1, ge=0, le=1)
+    threads: int = Field(default=0, ge=0, description="threads of a stage; 0: all cores")
+
+
+class LlamaSettings(_Model):
+    """The built-in decoder."""
+
+    kind: Literal["llama"] = "llama"
+    preset: str = Field(default="nano", pattern=r"^[a-z0-9_-]+$")
+
+
+class PipelineConfiguration(_Model):
+    """One model kept fresh."""
+
+    model: LlamaSettings = LlamaSettings()
+    stages: tuple[Annotated[str, AfterValidator(_stage)], ...] = Field(default=tuple(STAGES), min_length=1)
+    policies: tuple[AnyPolicy, ...] = ()
+    priority: int = 0
+    max_domains: int = Field(default=64, ge=1, le=1000)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        labels = [policy.label for policy in self.policies]
+        twice = sorted({label for label in labels if labels.count(label) > 1})
+        if twice:
+            message = f"two policies are called {twice[0]!r}; give one of them another `name`"
+            raise ValueError(message)
+        if len(set(self.stages)) != len(self.stages):
+            message = "a stage is named twice"
+            raise ValueError(message)
+        needs = {"probe": ("ingest",), "train": ("ingest",), "evaluate": ("train",), "promote": ("evaluate",)}
+        for stage, earlier in needs.items():
+            for other in earlier:
+                if stage in self.stages and other not in self.stages[: self.stages.index(stage)]:
+                    message = f"stage {stage!r} needs {other!r} before it"
+                    raise ValueError(message)
+        return self
+
+
+class Settings(BaseSettings):
+    """Everything; relative paths count from the configuration file's folder."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
+    )
+    journal: Annotated[str, AfterValidator(_sqlite)] = "sqlite:///var/journal.db"
+    mlflow: MlflowSettings = MlflowSettings()
+    state: Path = Path("var")
+    http: HttpSettings = HttpSettings()
+    roots: tuple[Path, ...] = (Path("var/inbox"),)
+    sources: tuple[SpoolSettings, ...] = (SpoolSettings(path=Path("var/spool")),)
+    executor: ExecutorSettings = ExecutorSettings()
+    pipelines: dict[Annotated[str, Field(pattern=NAME)], PipelineConfiguration] = {}
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the library's signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the library's signature
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment goes before the file; nothing else counts."""
+        return env_settings, init_settings
+
+
+class Configuration(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings with every path made absolute, and the file that they come from."""
+
+    settings: Settings
+    file: Path | None
+    journal: Path
+    tracking_uri: str | None
+    state: Path
+    roots: tuple[Path, ...]
+    spools: tuple[Path, ...]
+
+    def changed(self) -> ConfigurationChanged:
+        """Return the fact that tells the journal what policies and the fold depend on."""
+        pipelines = {
+            name: PipelineSettings(
+                stages=pipeline.stages,
+                policies=tuple(
+                    PolicySettings(
+                        name=policy.label,
+                        kind=policy.kind,
+                        version=policy.version,
+                        configuration=policy.model_dump_json(by_alias=True),
+                    )
+                    for policy in pipeline.policies
+                ),
+                model=ModelSettings(kind=pipeline.model.kind, preset=pipeline.model.preset),
+                priority=pipeline.priority,
+                max_domains=pipeline.max_domains,
+            )
+            for name, pipeline in sorted(self.settings.pipelines.items())
+        }
+        slots = self.settings.executor.slots
+        content = msgspec.json.encode({"slots": slots, "pipelines": pipelines}, order="deterministic")
+        return ConfigurationChanged(hash=hashlib.sha256(content).hexdigest(), slots=slots, pipelines=pipelines)
+
+
+def find(path: Path | None, environment: Mapping[str, str] = os.environ) -> Path | None:
+    """Return the configuration file: the one named, or the first of the known places; None: defaults alone."""
+    named = path or (Path(environment[PREFIX + "CONFIG"]) if environment.get(PREFIX + "CONFIG") else None)
+    if named is not None:
+        if not named.is_file():
+            raise ConfigurationError(f"There is no configuration file {named}: check --config or {PREFIX}CONFIG.")
+        return named
+    packaged = Path(__file__).with_name("rewarm.yaml")
+    return next((place for place in (*SEARCHED, packaged) if place.is_file()), None)
+
+
+def load(path: Path | None = None) -> Configuration:
+    """Return the validated configuration; raises ConfigurationError that names file and key."""
+    file = find(path)
+    content: object = {}
+    if file is not None:
+        try:
+            content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ConfigurationError(f"{file} cannot be read as YAML: {error}.") from error
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"{file} must hold keys and values at its top, not a {type(content).__name__}.")
+    try:
+        settings = Settings(**content)
+    except ValidationError as error:
+        raise ConfigurationError("\n".join(_explain(file, problem) for problem in error.errors())) from error
+    except TypeError as error:
+        raise ConfigurationError(f"{file} has a key that is no text: {error}.") from error
+    # The packaged default belongs to whoever runs it: its paths count from the working directory.
+    packaged = file is None or file.parent == Path(__file__).parent
+    return _absolute(settings, file, Path.cwd() if packaged or file is None else file.resolve().parent)
+
+
+def _absolute(settings: Settings, file: Path | None, base: Path) -> Configuration:
+    uri = settings.mlflow.tracking_uri
+    if uri is not None and uri.startswith("sqlite:///"):
+        uri = f"sqlite:///{base / uri.removeprefix('sqlite:///')}"
+    return Configuration(
+        settings=settings,
+        file=file,
+        journal=base / settings.journal.removeprefix("sqlite:///"),
+        tracking_uri=uri,
+        state=base / settings.state,
+        roots=tuple(base / root for root in settings.roots),
+        spools=tuple(base / source.path for source in settings.sources),
+    )
+
+
+def _explain(file: Path | None, problem: Any) -> str:  # noqa: ANN401 - pydantic's own untyped report
+    where = ".".join(str(part) for part in problem["loc"]) or "(top)"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        known = sorted(_known(problem["loc"][:-1]))
+        key = str(problem["loc"][-1])
+        close = difflib.get_close_matches(key, known, 1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        message = f"is no known key.{hint} Known keys: {', '.join(known)}"
+    elif problem["type"] not in {"missing", "union_tag_invalid", "union_tag_not_found"}:
+        message = f"{message} (it is {problem['input']!r})"
+    return f"{file or 'the environment'}: {where}: {message}."
+
+
+def _known(location: tuple[int | str, ...]) -> list[str]:
+    """Return the keys that the model at `location` takes."""
+    here: Any = Settings
+    for part in location:
+        here = _step(here, part)
+    fields = getattr(here, "model_fields", {})
+    return [field.alias or name for name, field in fields.items()]
+
+
+def _step(here: Any, part: int | str) -> Any:  # noqa: ANN401 - types as values
+    if isinstance(here, type) and issubclass(here, BaseModel):
+        field = next((f for name, f in here.model_fields.items() if part in (name, f.alias)), None)
+        return field.annotation if field else None
+    origin = get_origin(here)
+    if origin is Annotated:
+        return _step(get_args(here)[0], part)
+    if origin in (Union, UnionType):
+        tagged = [member for member in get_args(here) if _tag(member) == part]
+        return tagged[0] if tagged else next((m for m in get_args(here) if isinstance(m, type)), None)
+    arguments = [argument for argument in get_args(here) if argument is not Ellipsis]
+    return arguments[-1] if arguments else None
+
+
+def _tag(member: Any) -> str | None:  # noqa: ANN401 - types as values
+    field = getattr(member, "model_fields", {}).get("kind")
+    return cast("str | None", field.default) if field else None

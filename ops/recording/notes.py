@@ -1,0 +1,134 @@
+"""A run told in Markdown: what MLflow shows on top of the run's page."""
+
+from collections.abc import Sequence
+
+from daemon.core.events import (
+    DecisionMade,
+    Loss,
+    ModelEvaluated,
+    ModelPromoted,
+    ModelRejected,
+    ModelRolledBack,
+    PlanFixed,
+    ProbeMeasured,
+    Record,
+    RunCancelled,
+    RunFailed,
+    RunHeld,
+    RunPreempted,
+    RunResumed,
+    RunStarted,
+    RunSucceeded,
+)
+from daemon.core.plans import Plan, steps, tokens
+
+LIMIT = 7900
+"""Characters of a note; MLflow takes 8,000."""
+
+
+def note(story: Sequence[Record], decision: DecisionMade | None) -> str:
+    """Return the text for a run whose `story` is told so far and that `decision` began."""
+    parts: list[str] = []
+    plan, evaluation = None, None
+    endings: list[str] = []
+    for record in story:
+        match record.event:
+            case RunStarted() as event:
+                parts.append(_why(event, decision))
+                plan = event.plan
+            case PlanFixed() as event:
+                plan = event.plan
+            case ProbeMeasured(shift=float() as shift):
+                parts.append(f"**Shift** of the new data against the past: {shift:+.4f} nats/byte.")
+            case ModelEvaluated() as event:
+                evaluation = _losses(event)
+            case _:
+                ending = _ending(record)
+                if ending:
+                    endings.append(f"- {record.recorded_at:%Y-%m-%d %H:%M:%S} UTC: {ending}")
+    if plan is not None:
+        parts.append(_plan(plan))
+    if evaluation is not None:
+        parts.append(evaluation)
+    if endings:
+        parts.append("\n".join(endings))
+    text = "\n\n".join(parts)
+    return text if len(text) <= LIMIT else text[:LIMIT] + "…"
+
+
+def _why(event: RunStarted, decision: DecisionMade | None) -> str:
+    if decision is None:
+        return f"**Why**: policy `{event.policy}` wished it."
+    text = f"**Why**: policy `{event.policy}` decided *{decision.verdict}*: {decision.reason}"
+    names = list(decision.inputs) + [name for name in decision.thresholds if name not in decision.inputs]
+    if not names:
+        return text
+    rows = [
+        f"| {name} | {_cell(decision.inputs.get(name))} | {_cell(decision.thresholds.get(name))} |" for name in names
+    ]
+    return "\n".join([text, "", "| number | value | threshold |", "|---|---|---|", *rows])
+
+
+def _plan(plan: Plan) -> str:
+    training = plan.training
+    origin = "scratch" if plan.start.kind == "scratch" else f"{plan.start.kind} (version {plan.start.version})"
+    return (
+        f"**Plan**: {plan.kind} from {origin}; {training.tokens:,} tokens in {steps(training):,} steps, "
+        f"{training.replay:.1%} of them replayed from {tokens(plan.past):,} past tokens; "
+        f"{tokens(plan.new):,} new tokens of {', '.join(sorted(plan.new)) or 'no domain'}; "
+        f"schedule {training.schedule.kind}, peak {training.schedule.peak:g}."
+    )
+
+
+def _losses(event: ModelEvaluated) -> str:
+    rows = [
+        f"| {domain} | {c.candidate.mean:.4f} | {_mean(c.champion)} | {_interval(c.difference)} |"
+        for domain, c in sorted(event.domains.items())
+    ]
+    head = [
+        "**Losses** in nats per byte on held-out documents:",
+        "",
+        "| domain | candidate | champion | difference (95 %) |",
+        "|---|---|---|---|",
+    ]
+    return "\n".join([*head, *rows])
+
+
+def _ending(record: Record) -> str:  # noqa: PLR0911 - one return a case
+    match record.event:
+        case ModelPromoted(model_version=version):
+            return f"promoted: champion version {version}."
+        case ModelRejected(reason=reason):
+            return f"candidate rejected: {reason}"
+        case ModelRolledBack(reason=reason, model_version=version):
+            return f"rolled back to version {version}: {reason}"
+        case RunHeld(reason=reason):
+            return f"held for a person: {reason}"
+        case RunPreempted(stage=stage):
+            return f"preempted in {stage}."
+        case RunResumed(stage=stage):
+            return f"taken up again at {stage}."
+        case RunSucceeded(outcome=outcome):
+            return f"run ended: {outcome}."
+        case RunFailed(stage=stage, failure=failure, reason=reason):
+            return f"run failed in {stage} ({failure}): {reason}"
+        case RunCancelled(reason=reason):
+            return f"run cancelled: {reason}"
+        case _:
+            return ""
+
+
+def _mean(loss: Loss | None) -> str:
+    return "none" if loss is None else f"{loss.mean:.4f}"
+
+
+def _interval(loss: Loss | None) -> str:
+    return "none" if loss is None else f"{loss.mean:+.4f} [{loss.low:+.4f}, {loss.high:+.4f}]"
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value).replace("|", "\\|")

@@ -1,0 +1,193 @@
+"""Pictures for a run's page: the learning-rate and replay plan, the losses, the judgement per domain.
+
+Drawn without pyplot, so nothing is kept between calls; the same numbers give the same bytes.
+"""
+
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from daemon.core.events import Comparison
+from daemon.core.plans import Amounts, Plan, learning_rate, steps, tokens, trunk_step
+from ops.recording.curves import Point, number
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, MUTED, GRID = "#24292f", "#6e7781", "#d8dee4"
+NEW, PAST, ACCENT = "#0a6bcb", "#d9822b", "#8250df"
+PALETTE = (NEW, PAST, "#1a7f5a", ACCENT, "#bf3989", "#57606a", "#9a6700", "#0f7b8a")
+POINTS = 600
+
+
+def plan_plot(plan: Plan, title: str) -> bytes:
+    """Return a PNG: the learning rate over the run's tokens, and what those tokens are made of."""
+    figure, (rates, mixture) = _figure((9, 5.4), [3.2, 1])
+    training, total = plan.training, steps(plan.training)
+    stride = max(1, total // POINTS)
+    marks = sorted({0, *range(1, total + 1, stride), total})
+    per_step = training.tokens / total / 1e6
+    values = [learning_rate(training.schedule, max(step, 1) if training.schedule.warmup == 0 else step, total)
+              for step in marks]  # fmt: skip
+    rates.plot([step * per_step for step in marks], values, color=NEW, linewidth=2.2)
+    rates.fill_between([step * per_step for step in marks], values, color=NEW, alpha=0.08, linewidth=0)
+    rates.set_ylim(bottom=0, top=max(values) * 1.14)
+    rates.set_xlim(0, total * per_step)
+    rates.set_ylabel("learning rate")
+    rates.set_xlabel("tokens seen (millions)")
+    rates.ticklabel_format(axis="y", style="sci", scilimits=(0, 0), useMathText=True)
+    peak = max(range(len(marks)), key=values.__getitem__)
+    right = marks[peak] > total * 0.8
+    rates.annotate(
+        f"{training.schedule.kind}, peak {values[peak]:.3g}",
+        (marks[peak] * per_step, values[peak]),
+        xytext=(-6 if right else 6, 5),
+        textcoords="offset points",
+        color=INK,
+        ha="right" if right else "left",
+    )
+    if training.schedule.kind == "infinite":
+        trunk = trunk_step(training.schedule, total) * per_step
+        rates.axvline(trunk, color=ACCENT, linestyle=(0, (4, 3)), linewidth=1.2)
+        rates.annotate("trunk saved", (trunk, max(values) * 0.55), xytext=(-5, 0), ha="right",
+                       textcoords="offset points", color=ACCENT)  # fmt: skip
+    _mixture(mixture, plan)
+    _title(figure, title, f"{plan.kind}: {training.tokens:,} tokens in {total:,} steps")
+    return _png(figure)
+
+
+def _mixture(axes: "Axes", plan: Plan) -> None:
+    training = plan.training
+    parts = [("new", 1 - training.replay, NEW, plan.new), ("replayed", training.replay, PAST, plan.past)]
+    left = 0.0
+    for index, (label, share, colour, amounts) in enumerate(parts):
+        if share > 0:
+            axes.barh(0, share, left=left, height=0.55, color=colour, edgecolor="white", linewidth=1.5)
+        words = f"{label} {share:.1%}: {_domains(amounts)}" if share > 0 else "no replay"
+        axes.text(0.0 if index == 0 else 1.0, 0.62 if index == 0 else -0.62, words, color=colour,
+                  ha="left" if index == 0 else "right", va="bottom" if index == 0 else "top")  # fmt: skip
+        left += share
+    axes.set_xlim(0, 1)
+    axes.set_ylim(-1.3, 1.3)
+    axes.set_axis_off()
+
+
+def _domains(amounts: Amounts) -> str:
+    ranked = sorted(amounts.items(), key=lambda item: (-item[1].tokens, item[0]))
+    words = [f"{domain} {_short(amount.tokens)}" for domain, amount in ranked[:4]]
+    if len(ranked) > len(words):
+        rest = {domain: amount for domain, amount in ranked[len(words) :]}
+        words.append(f"{len(rest)} more {_short(tokens(rest))}")
+    return ", ".join(words) + " tokens at hand" if words else "nothing at hand"
+
+
+def _short(count: int) -> str:
+    for unit, size in (("B", 10**9), ("M", 10**6), ("k", 10**3)):
+        if count >= size:
+            return f"{count / size:.3g}{unit}"
+    return str(count)
+
+
+def loss_plot(points: Sequence[Point], title: str) -> bytes | None:
+    """Return a PNG of every loss in a curve, smoothed over the raw points; None where there is none."""
+    series = {key: _series(points, key) for key in sorted({k for p in points for k in p if "loss" in k})}
+    series = {key: line for key, line in series.items() if line}
+    if not series:
+        return None
+    figure, (axes,) = _figure((9, 4.6), [1])
+    for index, (key, line) in enumerate(series.items()):
+        colour = PALETTE[index % len(PALETTE)]
+        at, values = [s for s, _ in line], [v for _, v in line]
+        if len(line) < 40:  # noqa: PLR2004 - few points speak for themselves
+            axes.plot(at, values, color=colour, linewidth=1.8, marker="o", markersize=3.5, label=key)
+            continue
+        axes.plot(at, values, color=colour, linewidth=0.7, alpha=0.3)
+        axes.plot(at, _smooth(values), color=colour, linewidth=2, label=key)
+    axes.set_xlabel("optimiser step")
+    axes.set_ylabel("loss (nats per byte)")
+    axes.legend(frameon=False, labelcolor=INK, ncols=min(4, len(series)), loc="upper right")
+    _title(figure, title, "training curves, smoothed; the raw points behind them")
+    return _png(figure)
+
+
+def _series(points: Sequence[Point], key: str) -> list[tuple[int, float]]:
+    found = []
+    for point in points:
+        step, value = point.get("step"), number(point.get(key))
+        if isinstance(step, int) and value is not None:
+            found.append((step, value))
+    return found
+
+
+def _smooth(values: Sequence[float]) -> list[float]:
+    """Exponential moving average over about 2 % of the curve, corrected for its start."""
+    keep = 1 - min(1.0, 50 / len(values))
+    average, weight, smooth = 0.0, 0.0, []
+    for value in values:
+        average = keep * average + (1 - keep) * value
+        weight = keep * weight + (1 - keep)
+        smooth.append(average / weight)
+    return smooth
+
+
+def evaluation_plot(domains: Mapping[str, Comparison], title: str) -> bytes:
+    """Return a PNG: per domain the candidate's and the champion's loss with their 95 % intervals."""
+    names = sorted(domains, reverse=True)
+    figure, (axes,) = _figure((9, 1.9 + 0.5 * len(names)), [1])
+    for row, domain in enumerate(names):
+        comparison = domains[domain]
+        pairs = ((comparison.champion, PAST, "champion", 0.13), (comparison.candidate, NEW, "candidate", -0.13))
+        for loss, colour, label, shift in pairs:
+            if loss is None:
+                continue
+            axes.plot([loss.low, loss.high], [row + shift] * 2, color=colour, linewidth=2, solid_capstyle="round")
+            axes.plot(loss.mean, row + shift, marker="o", markersize=6, color=colour,
+                      label=label if row == 0 else None, linestyle="none")  # fmt: skip
+        if comparison.difference is not None:
+            worse = comparison.difference.low > 0
+            axes.annotate(
+                f"{comparison.difference.mean:+.4f}",
+                (1.01, row),
+                xycoords=("axes fraction", "data"),
+                va="center",
+                color="#b42318" if worse else "#1a7f5a" if comparison.difference.high < 0 else MUTED,
+            )
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    axes.set_xlabel("held-out loss (nats per byte), 95 % intervals; right: candidate minus champion")
+    axes.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1.0), borderaxespad=0.2)
+    _title(figure, title, "")
+    return _png(figure)
+
+
+def _figure(size: tuple[float, float], ratios: list[float]) -> tuple["Figure", "list[Axes]"]:
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    style: dict[str, Any] = {"font.size": 10, "font.family": ["DejaVu Sans"]}
+    with mpl.rc_context(style):
+        figure = Figure(figsize=size, dpi=130, layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = [figure.add_subplot(spec) for spec in figure.add_gridspec(len(ratios), height_ratios=ratios)]
+    for one in axes:
+        one.spines[["top", "right"]].set_visible(False)
+        one.spines[["left", "bottom"]].set_color(GRID)
+        one.tick_params(colors=MUTED, length=0)
+        one.grid(visible=True, color=GRID, linewidth=0.6)
+        one.set_axisbelow(True)
+        one.xaxis.label.set_color(MUTED)
+        one.yaxis.label.set_color(MUTED)
+    return figure, axes
+
+
+def _title(figure: "Figure", title: str, subtitle: str) -> None:
+    text = f"{title}   {subtitle}" if subtitle else title
+    figure.suptitle(text, x=0.012, ha="left", color=INK, fontsize=11.5, fontweight="medium")
+
+
+def _png(figure: "Figure") -> bytes:
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None}, facecolor="white")
+    return buffer.getvalue()

@@ -1,0 +1,82 @@
+"""Evaluate: the candidate against the champion, per domain, on documents that neither was trained on."""
+
+import msgspec
+
+from daemon.core.errors import StageError
+from daemon.core.events import Artefact, Comparison, ModelEvaluated
+from daemon.core.plans import Checkpoint
+from stages.base import Context, Result
+from stages.run_folder import write_atomically
+from stages.training.device import prepare
+from stages.training.evaluation import Budget, Excerpts, Floats, compare, document_nats
+from stages.training.files import MANIFEST, digest
+from stages.training.measuring import held_out, load_recorded
+from stages.training.model import Decoder
+
+BUDGET = Budget(documents=128, bytes=128 * 1024)
+EVALUATION = "evaluation.json"
+
+
+class Evaluate:
+    """Losses in nats per byte with 95 % intervals over documents; the difference is paired."""
+
+    def run(self, context: Context) -> Result:
+        """Measure both models, write evaluation.json and tell `model.evaluated`.
+
+        Raises StageError (bad_checkpoint, bad_sample, not_finite).
+        """
+        specification = context.specification
+        training = specification.plan.training
+        device = prepare(specification.threads)
+        recorded = find_candidate(context)
+        candidate = load_recorded(context, recorded, device)
+        champion = None
+        if specification.champion is not None:
+            champion = load_recorded(context, specification.champion.model, device)
+        domains = held_out(context, (*specification.new, *specification.past), BUDGET)
+        if not domains:
+            message = (
+                "No document of any domain is held out, so nothing can be said of the candidate: "
+                "send arrivals of two documents or more."
+            )
+            raise StageError("bad_sample", message)
+        comparisons: dict[str, Comparison] = {}
+
+        def measure(model: Decoder, excerpts: Excerpts) -> Floats:
+            return document_nats(
+                model,
+                excerpts,
+                context=training.context,
+                beat=lambda: context.beat(len(comparisons), len(domains)),
+            )
+
+        for domain, excerpts in domains.items():
+            comparisons[domain] = compare(
+                measure(candidate, excerpts),
+                None if champion is None else measure(champion, excerpts),
+                excerpts.bytes,
+                seed=training.seed,
+            )
+        event = ModelEvaluated(**context.names, domains=comparisons, candidate=recorded)
+        path = context.folder / EVALUATION
+        write_atomically(path, msgspec.json.format(msgspec.json.encode(event)))
+        context.emit(event)
+        artefact = Artefact(
+            name="evaluation", path=context.state_path(path), sha256=digest(path), bytes=path.stat().st_size
+        )
+        metrics = {f"loss_{domain}": each.candidate.mean for domain, each in comparisons.items()}
+        return Result(metrics=metrics, artefacts=(artefact,))
+
+
+def find_candidate(context: Context) -> Checkpoint:
+    """Return the candidate of the run's train stage; raises StageError when there is none."""
+    attempt = context.specification.done.get("train")
+    if attempt is None:
+        message = "The run has no finished train stage: put `train` before this stage in the pipeline's `stages`."
+        raise StageError("user_error", message)
+    folder = context.resolve(attempt) / "candidate"
+    try:
+        return Checkpoint(path=context.state_path(folder), sha256=digest(folder / MANIFEST))
+    except FileNotFoundError:
+        message = f"The candidate at {folder} is gone: run the train stage again."
+        raise StageError("bad_checkpoint", message) from None
