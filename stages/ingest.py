@@ -96,7 +96,9 @@ def _ingest(context: Context, arrival: Arrival, seen: set[bytes]) -> DataIngeste
 
 
 def _estimate(arrival: Arrival) -> Amount:
-    return Amount(arrivals=1, documents=arrival.documents, bytes=arrival.bytes, tokens=arrival.tokens)
+    return arrival.counted or Amount(
+        arrivals=1, documents=arrival.documents, bytes=arrival.bytes, tokens=arrival.tokens
+    )
 
 
 def _artefact(context: Context, event: DataIngested) -> Artefact:

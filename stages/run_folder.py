@@ -18,14 +18,14 @@ import msgspec
 
 from daemon.core.encoding import encode
 from daemon.core.events import EVENTS, TERMINAL, AnyEvent
-from daemon.core.plans import Checkpoint, Plan
+from daemon.core.plans import Amount, Checkpoint, Plan
 
 OUTCOME = "outcome.jsonl"
 TERMINAL_KINDS = frozenset(cls.kind for cls in TERMINAL)
 
 
 class Arrival(msgspec.Struct, frozen=True, kw_only=True):
-    """A file of new data, as its journal record names it."""
+    """A file of new data, as its journal record names it; `counted` is what the state counts it as by now."""
 
     position: int
     path: str
@@ -35,6 +35,7 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
     tokens: int
     documents: int
     sha256: str | None = None
+    counted: Amount | None = None
 
 
 class Shard(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +82,7 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
     pid: int
     start_time: int
     boot_id: str
+    namespace: str = ""
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -159,8 +161,20 @@ def hold(folder: Path, *, patience: float = 0.0) -> Iterator[bool]:
 
 def sign(folder: Path) -> None:
     """Write into the held lock file who holds it."""
-    holder = Holder(pid=os.getpid(), start_time=start_time(os.getpid()), boot_id=boot_id())
-    (folder / "lock").write_bytes(msgspec.json.encode(holder))
+    (folder / "lock").write_bytes(msgspec.json.encode(myself()))
+
+
+def myself() -> Holder:
+    """Return this process as others can recognise it."""
+    pid = os.getpid()
+    return Holder(pid=pid, start_time=start_time(pid), boot_id=boot_id(), namespace=pid_namespace())
+
+
+def pid_namespace() -> str:
+    """Return in which pid namespace this process lives: pids of another one mean nothing here."""
+    with contextlib.suppress(OSError):
+        return str(Path("/proc/self/ns/pid").readlink())
+    return ""
 
 
 def holder(folder: Path) -> Holder | None:
@@ -243,7 +257,7 @@ def kill_session(leader: Holder) -> None:
 
     The leader itself may be gone; its children keep the session id. A recycled pid is told by its start time.
     """
-    if leader.boot_id != boot_id() or leader.pid == os.getpid():
+    if leader.boot_id != boot_id() or leader.namespace != pid_namespace() or leader.pid == os.getpid():
         return
     began = start_time(leader.pid)
     if began not in (0, leader.start_time):

@@ -26,11 +26,13 @@ from daemon.core.events import (
     run_of,
 )
 from daemon.core.operator import answer
+from daemon.core.runs import resume_key
 from daemon.core.state import Pipeline, State, Wish, timer_key
 from daemon.core.transition import evolve
 
 SOURCE: Final = "/rewarm/daemon"
-MAX_PREEMPTIONS: Final = 3
+ARBITER: Final = "arbiter"
+OPERATOR: Final = "operator"
 
 Proposal = tuple[str, int, Decision]
 """A policy's name, its version and its decision."""
@@ -114,7 +116,7 @@ class _Reaction:
         if isinstance(self.cause.event, OperatorRequested):
             decision = answer(pipeline, self.cause.event)
             if decision is not None:
-                found.append(("operator", 1, decision))
+                found.append((OPERATOR, 1, decision))
         if pipeline.settings is None:
             return found
         for policy in policies.get(name, ()):
@@ -127,8 +129,8 @@ class _Reaction:
         label, _, decision = proposal
         pipeline = self.state.pipelines[name]
         if not decision.commands:
-            if _says_something_new(pipeline, label, decision):
-                self.decide(name, proposal)
+            if label == OPERATOR or _says_something_new(pipeline, label, decision):
+                self.decide(name, proposal)  # a person is answered every time
             return
         obstacle = next((why for c in decision.commands if (why := sequence.applicable(pipeline, c))), None)
         if obstacle is not None:
@@ -137,6 +139,7 @@ class _Reaction:
                 reason=decision.reason,
                 inputs=decision.inputs,
                 thresholds=decision.thresholds,
+                wakes=decision.wakes,
             )
             self.decide(name, (label, proposal[1], suppressed), obstacle)
             return
@@ -154,22 +157,27 @@ class _Reaction:
             self.emit(name, step)
 
     def _wish(self, name: str, starters: Sequence[Proposal]) -> None:
-        fresh = [p for p in starters if not _stands(self.state.pipelines[name], p)]
+        standing = self.state.pipelines[name]
+        fresh = [p for p in starters if not _stands(standing, p) or _says_something_new(standing, p[0], p[2])]
         if not fresh:
             return
         trial = _Reaction(self.state, self.cause)
         for proposal in fresh:
             trial.decide(name, proposal)
+        wishes = trial.state.pipelines[name].wishes
         trial.grant()
         started = {e.event.command for e in trial.records if isinstance(e.event, RunStarted | RunResumed)}
         for proposal in fresh:
-            pipeline = self.state.pipelines[name]
-            granted = any(c.startswith(f"{self.cause.position}/{name}/{proposal[0]}/") for c in started)
-            self.decide(name, proposal, None if granted else self._hindrance(pipeline))
-            if not granted:
+            wish = next(wishes[key] for key in _keys(proposal))
+            granted = wish.command in started
+            void = _withdrawn(trial.records, _keys(proposal))
+            self.decide(name, proposal, None if granted else void or self._hindrance(self.state.pipelines[name]))
+            if not granted and void is None:
                 self._preempt(name, proposal)
 
     def _hindrance(self, pipeline: Pipeline) -> str:
+        if pipeline.settings is None:
+            return "the pipeline is not configured"
         if pipeline.paused is not None:
             return f"paused by {pipeline.paused}"
         if pipeline.active is not None:
@@ -184,16 +192,16 @@ class _Reaction:
         wanted = max((c.intent.priority for c in proposal[2].commands if isinstance(c, StartRun)), default=None)
         if run is None or wanted is None or run.stop is not None or not run.preemptible:
             return
-        if wanted <= run.priority or run.preempted >= MAX_PREEMPTIONS or run.promoted:
+        if wanted <= run.priority or sequence.unpreemptible(self.state.pipelines[name], run) is not None:
             return
         decision = Decision(
             verdict="preempt",
             reason=f"{proposal[0]} has priority {wanted} over {run.priority} of run {run.run}.",
             inputs={"priority": wanted, "preempted": run.preempted},
-            thresholds={"priority": run.priority, "preempted": MAX_PREEMPTIONS},
+            thresholds={"priority": run.priority, "preempted": sequence.MAX_PREEMPTIONS},
             commands=(PreemptRun(run=run.run),),
         )
-        self.decide(name, ("arbiter", 1, decision))
+        self.decide(name, (ARBITER, 1, decision))
 
     def _stale(self, name: str) -> None:
         """Cancel a run whose champion changed under it; its wish stands again."""
@@ -211,7 +219,7 @@ class _Reaction:
             thresholds={"champion": run.plan.parent},
             commands=(CancelRun(run=run.run, again=True),),
         )
-        self.decide(name, ("arbiter", 1, decision))
+        self.decide(name, (ARBITER, 1, decision))
 
     def grant(self) -> None:
         """Give free slots to wishes until there is no slot or no wish left."""
@@ -259,8 +267,8 @@ class _Reaction:
             self._drop(name, key, f"Run {wish.resume} waits no longer.")
 
     def _drop(self, name: str, key: str, reason: str) -> None:
-        decision = Decision(verdict="withdrawn", reason=reason, commands=(WithdrawWish(),))
-        self.decide(name, (key, 1, decision))
+        decision = Decision(verdict="withdrawn", reason=reason, commands=(WithdrawWish(wish=key),))
+        self.decide(name, (ARBITER, 1, decision))
 
 
 def _choose(state: State, now: datetime) -> tuple[str, str, Wish] | None:
@@ -297,13 +305,30 @@ def _starts(decision: Decision) -> bool:
     return any(isinstance(command, StartRun | ResumeRun) for command in decision.commands)
 
 
+def _keys(proposal: Proposal) -> list[str]:
+    """Return the keys of the wishes that a proposal brings."""
+    label, _, decision = proposal
+    wanted = [command for command in decision.commands if isinstance(command, StartRun | ResumeRun)]
+    return [label if isinstance(command, StartRun) else resume_key(label) for command in wanted]
+
+
+def _withdrawn(records: Sequence[Record], keys: Sequence[str]) -> str | None:
+    """Return why the arbiter took one of these wishes back, if it did."""
+    for record in records:
+        if isinstance(record.event, DecisionMade) and record.event.policy == ARBITER:
+            for command in record.event.commands:
+                if isinstance(command, WithdrawWish) and command.wish in keys:
+                    return record.event.reason
+    return None
+
+
 def _stands(pipeline: Pipeline, proposal: Proposal) -> bool:
-    keys = {
-        proposal[0] if isinstance(command, StartRun) else f"{proposal[0]}:resume"
-        for command in proposal[2].commands
-        if isinstance(command, StartRun | ResumeRun)
-    }
-    return keys <= pipeline.wishes.keys()
+    for command in proposal[2].commands:
+        if isinstance(command, StartRun | ResumeRun):
+            wish = pipeline.wishes.get(proposal[0] if isinstance(command, StartRun) else resume_key(proposal[0]))
+            if wish is None or not wish.wants(command):
+                return False
+    return True
 
 
 def _says_something_new(pipeline: Pipeline, label: str, decision: Decision) -> bool:

@@ -58,16 +58,32 @@ def withdrawn(pipeline: Pipeline, event: DataWithdrawn) -> Pipeline | str:
     gone = {event.domain: event.amount}
     if is_pending(pipeline, event.arrival):
         return _recount(pipeline, event.arrival, gone, {})
+    for place in ("active", "yielded", "held"):
+        run: Run | None = getattr(pipeline, place)
+        if run is not None and within(run.plan.spans, event.arrival):
+            plan = replace(run.plan, new=subtract(run.plan.new, gone))
+            pipeline = _placed(pipeline, place, replace(run, plan=plan))
+            if not run.promoted:
+                return pipeline
     champion = pipeline.champion
-    if champion is not None and event.domain in champion.past:
-        return replace(pipeline, champion=replace(champion, past=subtract(champion.past, gone)))
-    return replace(pipeline, set_aside=subtract(pipeline.set_aside, gone))
+    if champion is None or event.domain not in champion.past:
+        return replace(pipeline, set_aside=subtract(pipeline.set_aside, gone))
+    pipeline = replace(pipeline, champion=replace(champion, past=subtract(champion.past, gone)))
+    for place in ("active", "yielded", "held"):
+        run = getattr(pipeline, place)
+        if run is not None and not run.promoted:
+            plan = replace(run.plan, past=subtract(run.plan.past, gone))
+            pipeline = _placed(pipeline, place, replace(run, plan=plan))
+    return pipeline
 
 
 def ingested(pipeline: Pipeline, event: DataIngested) -> Pipeline | str:
     """Replace an arrival's estimate by its exact amount."""
     if not is_pending(pipeline, event.arrival):
         return "ingested_arrival_not_pending"
+    if event.arrival <= pipeline.counted_upto:
+        return "already_counted"  # another attempt or run ingests it again
+    pipeline = replace(pipeline, counted_upto=event.arrival)
     return _recount(pipeline, event.arrival, {event.domain: event.estimate}, {event.domain: event.amount})
 
 
@@ -75,6 +91,9 @@ def rejected(pipeline: Pipeline, event: DataRejected) -> Pipeline | str:
     """Set an arrival aside that ingest could not use."""
     if not is_pending(pipeline, event.arrival):
         return "rejected_arrival_not_pending"
+    if event.arrival <= pipeline.counted_upto:
+        return "already_counted"
+    pipeline = replace(pipeline, counted_upto=event.arrival)
     gone = {event.domain: event.estimate}
     pipeline = _recount(pipeline, event.arrival, gone, {})
     return replace(pipeline, set_aside=add(pipeline.set_aside, gone))
@@ -100,8 +119,8 @@ def accepted(pipeline: Pipeline, event: OperatorRequested) -> Pipeline | str:
 
 
 def consumed(pipeline: Pipeline, run: Run) -> Pipeline:
-    """Count a run's arrivals as used: they are pending no more."""
-    if not run.plan.spans:
+    """Count a run's arrivals as used, once: they are pending no more."""
+    if run.consumed or not run.plan.spans:
         return pipeline
     pending = subtract(pipeline.pending, run.plan.new)
     return replace(
@@ -115,8 +134,20 @@ def consumed(pipeline: Pipeline, run: Run) -> Pipeline:
 
 def _recount(pipeline: Pipeline, arrival: int, before: Amounts, after: Amounts) -> Pipeline:
     pending = add(subtract(pipeline.pending, before), after)
-    active = pipeline.active
-    if active is not None and within(active.plan.spans, arrival):
-        plan = replace(active.plan, new=add(subtract(active.plan.new, before), after))
-        active = replace(active, plan=plan)
-    return replace(pipeline, pending=pending, waiting=tokens(pending), active=active)
+    pipeline = replace(pipeline, pending=pending, waiting=tokens(pending))
+    for place in ("active", "yielded"):
+        run: Run | None = getattr(pipeline, place)
+        if run is not None and within(run.plan.spans, arrival):
+            plan = replace(run.plan, new=add(subtract(run.plan.new, before), after))
+            pipeline = _placed(pipeline, place, replace(run, plan=plan))
+    return pipeline
+
+
+def _placed(pipeline: Pipeline, place: str, run: Run) -> Pipeline:
+    match place:
+        case "active":
+            return replace(pipeline, active=run)
+        case "yielded":
+            return replace(pipeline, yielded=run)
+        case _:
+            return replace(pipeline, held=run)

@@ -23,7 +23,9 @@ class ResumeRun(Command, frozen=True, tag="resume_run"):
 
 
 class WithdrawWish(Command, frozen=True, tag="withdraw_wish"):
-    """Take back this policy's wish to start."""
+    """Take back this policy's wish to start, or the one under the key `wish`."""
+
+    wish: str | None = None
 
 
 class RunStage(Command, frozen=True, tag="run_stage"):

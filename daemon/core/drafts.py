@@ -14,6 +14,8 @@ def draft(pipeline: Pipeline, intent: Intent, position: int) -> Plan | str:
     settings = pipeline.settings
     if settings is None:
         return "the pipeline is no longer configured"
+    if not settings.stages:
+        return "the pipeline has no stages"
     new = pipeline.pending
     past = pipeline.champion.past if pipeline.champion else {}
     spans = (*pipeline.readmitted, Span(after=pipeline.used_upto, upto=position)) if new else ()

@@ -1,9 +1,11 @@
 """The fold of a run's life: ordered, started, stopped, held, promoted, ended."""
 
+from datetime import datetime
+
 from msgspec.structs import replace
 
 from daemon.core import arrivals
-from daemon.core.commands import RunStage
+from daemon.core.commands import RunStage, command_id
 from daemon.core.events import (
     CheckpointSaved,
     ModelEvaluated,
@@ -132,7 +134,9 @@ def _failure(event: StageFailed | StageInterrupted) -> str:
     return "hang" if event.reason == "hang" else "worker_lost"
 
 
-def _promoted(pipeline: Pipeline, run: Run, record: Record, event: ModelPromoted) -> Pipeline:
+def _promoted(pipeline: Pipeline, run: Run, record: Record, event: ModelPromoted) -> Pipeline | str:
+    if run.promoted:
+        return "already_promoted"
     model = Model(
         version=event.model_version,
         run=run.run,
@@ -145,10 +149,10 @@ def _promoted(pipeline: Pipeline, run: Run, record: Record, event: ModelPromoted
         promoted_at=record.recorded_at,
         position=record.position,
     )
-    if not run.approved:
-        pipeline = arrivals.consumed(pipeline, run)
+    pipeline = arrivals.consumed(pipeline, run)
     return replace(
         pipeline,
+        failed_upto=0,
         active=replace(run, promoted=True),
         champion=model,
         previous=pipeline.champion,
@@ -177,24 +181,13 @@ def run_event(pipeline: Pipeline, record: Record, event: RunEvent) -> Pipeline |
         case RunHeld():
             superseded = pipeline.held.plan.new if pipeline.held else {}
             held = replace(run, order=None, approved=False)
-            pipeline = pipeline if run.approved else arrivals.consumed(pipeline, run)
+            pipeline = arrivals.consumed(pipeline, run)
             pipeline = replace(pipeline, held=held, set_aside=add(pipeline.set_aside, superseded))
             return _ended(pipeline, record, run.run, "held")
         case RunPreempted():
-            yielded = replace(run, stage=event.stage, order=None, stop=None, done=False, preempted=run.preempted + 1)
-            wish = Wish(
-                policy=run.policy,
-                command=run.command,
-                since=record.position,
-                since_at=record.recorded_at,
-                priority=run.priority,
-                resume=run.run,
-            )
-            wishes = {**pipeline.wishes, resume_key(run.policy): wish}
-            return replace(pipeline, active=None, yielded=yielded, wishes=wishes)
+            return _preempted(pipeline, record, run, event)
         case ModelRejected():
-            if not run.approved:
-                pipeline = arrivals.consumed(pipeline, run)
+            pipeline = arrivals.consumed(pipeline, run)
             return replace(pipeline, set_aside=add(pipeline.set_aside, event.amounts))
         case RunSucceeded():
             if event.outcome == "finished":
@@ -203,8 +196,8 @@ def run_event(pipeline: Pipeline, record: Record, event: RunEvent) -> Pipeline |
             return _ended(replace(pipeline, runs=counts), record, run.run, event.outcome)
         case RunFailed():
             counts = replace(pipeline.runs, failed=pipeline.runs.failed + 1)
-            blocked = replace(pipeline, runs=counts, failed_upto=_upto(pipeline, run))
-            return _ended(blocked, record, run.run, "failed")
+            given_back = _given_back(replace(pipeline, runs=counts, failed_upto=_upto(pipeline, run)), run)
+            return _ended(given_back, record, run.run, "failed")
 
 
 def resume_key(policy: str) -> str:
@@ -212,7 +205,9 @@ def resume_key(policy: str) -> str:
     return f"{policy}:resume"
 
 
-def _started(pipeline: Pipeline, record: Record, event: RunStarted) -> Pipeline:
+def _started(pipeline: Pipeline, record: Record, event: RunStarted) -> Pipeline | str:
+    if not event.plan.stages:
+        return "plan_without_stages"
     run = Run(
         run=event.run,
         policy=event.policy,
@@ -223,6 +218,7 @@ def _started(pipeline: Pipeline, record: Record, event: RunStarted) -> Pipeline:
         preemptible=not event.passed_over,
         started_at=record.recorded_at,
         started_position=record.position,
+        waiting_since=pipeline.waiting_since,
         stage="",
     )
     first = RunStage(run=event.run, stage=event.plan.stages[0], attempt=1)
@@ -251,6 +247,33 @@ def _resumed(pipeline: Pipeline, record: Record, event: RunResumed) -> Pipeline 
     )
 
 
+def _preempted(pipeline: Pipeline, record: Record, run: Run, event: RunPreempted) -> Pipeline | str:
+    if pipeline.yielded is not None:
+        return "another_run_has_yielded"
+    yielded = replace(run, stage=event.stage, order=None, stop=None, done=False, preempted=run.preempted + 1)
+    if event.stage != run.stage:
+        yielded = replace(yielded, failures=Failures(), checkpoint_step=0)
+    key = resume_key(run.policy)
+    wish = Wish(
+        policy=run.policy,
+        command=command_id(record.cause or record.position, pipeline.name, key, 0),
+        since=record.position,
+        since_at=record.recorded_at,
+        priority=run.priority,
+        resume=run.run,
+    )
+    return _given_back(replace(pipeline, active=None, yielded=yielded, wishes={**pipeline.wishes, key: wish}), run)
+
+
+def _given_back(pipeline: Pipeline, run: Run) -> Pipeline:
+    """Give a run's arrivals back: to the pending ones, where they still count, or, of a candidate, set aside."""
+    if run.promoted or not run.plan.spans:
+        return pipeline
+    if run.consumed or run is pipeline.held:
+        return replace(pipeline, set_aside=add(pipeline.set_aside, run.plan.new))
+    return replace(pipeline, waiting_since=run.waiting_since or pipeline.waiting_since)
+
+
 def _passed_over(pipeline: Pipeline, chosen: str) -> dict[str, Wish]:
     return {key: replace(w, passed_over=True) for key, w in pipeline.wishes.items() if key != chosen}
 
@@ -264,25 +287,23 @@ def _cancelled(pipeline: Pipeline, record: Record, event: RunCancelled) -> Pipel
         return "not_a_living_run"
     counts = replace(pipeline.runs, cancelled=pipeline.runs.cancelled + 1)
     wishes = {key: wish for key, wish in pipeline.wishes.items() if wish.resume != event.run}
-    if event.again and run.policy not in wishes:
+    known = {policy.name for policy in pipeline.settings.policies} if pipeline.settings else set()
+    if event.again and run.policy in known and run.policy not in wishes:
         wishes[run.policy] = Wish(
             policy=run.policy,
-            command=run.command,
+            command=command_id(record.cause or record.position, pipeline.name, f"{run.policy}:again", 0),
             since=record.position,
             since_at=record.recorded_at,
             priority=run.priority,
             intent=run.intent,
         )
-    set_aside = pipeline.set_aside
-    if run is pipeline.held or run.approved:
-        set_aside = add(set_aside, run.plan.new)
-    blocked = pipeline.failed_upto if event.again or run is not pipeline.active else _upto(pipeline, run)
     was_active = run is pipeline.active
+    blocked = _upto(pipeline, run) if was_active and not event.again else pipeline.failed_upto
     pipeline = replace(
-        pipeline,
+        _given_back(pipeline, run),
         runs=counts,
         wishes=wishes,
-        set_aside=set_aside,
+        timers=_without(pipeline.timers, run.run),
         failed_upto=blocked,
         yielded=None if run is pipeline.yielded else pipeline.yielded,
         held=None if run is pipeline.held else pipeline.held,
@@ -295,7 +316,10 @@ def _rolled_back(pipeline: Pipeline, event: ModelRolledBack) -> Pipeline | str:
     if champion is None or previous is None or previous.version != event.model_version:
         return "no_previous_champion"
     aside = add(pipeline.set_aside, subtract(champion.past, previous.past))
-    return replace(pipeline, champion=previous, previous=None, set_aside=aside)
+    base = pipeline.base
+    if base is not None and base.version == champion.version:
+        base = previous  # what was rolled back is never continued, not by a retrain from the base either
+    return replace(pipeline, champion=previous, previous=None, base=base, set_aside=aside)
 
 
 def _upto(pipeline: Pipeline, run: Run) -> int:
@@ -304,5 +328,9 @@ def _upto(pipeline: Pipeline, run: Run) -> int:
 
 def _ended(pipeline: Pipeline, record: Record, run: str, outcome: str) -> Pipeline:
     last = Ended(run=run, outcome=outcome, position=record.position, at=record.recorded_at)
-    timers = {key: at for key, at in pipeline.timers.items() if not key.endswith(f":{run}")}
-    return replace(pipeline, active=None, last=last, timers=timers)
+    return replace(pipeline, active=None, last=last, timers=_without(pipeline.timers, run))
+
+
+def _without(timers: dict[str, datetime], run: str) -> dict[str, datetime]:
+    """Return the wake-ups that were not asked under the run's id."""
+    return {key: at for key, at in timers.items() if not key.endswith(f":{run}")}

@@ -1,5 +1,7 @@
 """How a run moves from stage to stage when no policy has to be asked, and how commands become events."""
 
+from typing import Final
+
 from daemon.core.commands import (
     AnyCommand,
     CancelRun,
@@ -25,8 +27,9 @@ from daemon.core.events import (
 )
 from daemon.core.state import Pipeline, Run
 
-GATED = "promote"
-"""The one stage that runs only when a policy has said so."""
+GATED: Final = "promote"
+"""The one stage that runs only when a policy, or a person, has said so."""
+MAX_PREEMPTIONS: Final = 3
 
 
 def consequences(pipeline: Pipeline, decision: Decision) -> list[AnyEvent]:
@@ -76,8 +79,34 @@ def applicable(pipeline: Pipeline, command: AnyCommand) -> str | None:
         return f"run {run} is not active"
     if about_active and active is not None and active.stop is not None:
         return f"run {run} is being stopped ({active.stop})"
-    if isinstance(command, RunStage | FailRun | RejectRun | HoldRun) and active is not None and active.order:
-        return f"stage {active.order.stage} of run {run} is still going on"
+    if active is None or not about_active:
+        return None
+    if isinstance(command, PreemptRun):
+        return unpreemptible(pipeline, active)
+    return None if isinstance(command, FixPlan) else _unready(active, command)
+
+
+def _unready(run: Run, command: AnyCommand) -> str | None:
+    if run.order is not None:
+        return f"stage {run.order.stage} of run {run.run} is still going on"
+    if run.promoted and (not isinstance(command, RunStage) or command.stage == GATED):
+        return f"the candidate of run {run.run} is promoted already"
+    if isinstance(command, RunStage):
+        if command.stage not in run.plan.stages:
+            return f"run {run.run} has no stage {command.stage}"
+        if command.attempt != run.attempts.get(command.stage, 0) + 1:
+            return f"attempt {command.attempt} of stage {command.stage} is not the next"
+    return None
+
+
+def unpreemptible(pipeline: Pipeline, run: Run) -> str | None:
+    """Return why a run cannot yield its slot to another, or None when it can."""
+    if run.preempted >= MAX_PREEMPTIONS:
+        return f"run {run.run} has yielded {run.preempted} times"
+    if run.consumed:
+        return f"the candidate of run {run.run} is being promoted"
+    if pipeline.yielded is not None:
+        return f"run {pipeline.yielded.run} has yielded already"
     return None
 
 
@@ -100,17 +129,17 @@ def advance(pipeline: Pipeline) -> Decision | AnyEvent | None:
         return _unconfigured(pipeline)
     if run.order is not None:
         return _unconfigured(pipeline)
-    if run.promoted and run.done and following(run) is None:
-        return RunSucceeded(run=run.run, outcome="promoted")
+    following_stage = following(run)
+    if run.promoted and (run.stop or (following_stage is None if run.done else run.stage == GATED)):
+        return RunSucceeded(run=run.run, outcome="promoted")  # its model is live, whatever became of the attempt
     if run.stop == "cancel":
         return RunCancelled(run=run.run, reason=run.stop_reason, again=run.stop_again)
-    following_stage = following(run)
+    if run.done and following_stage is None:
+        return RunSucceeded(run=run.run, outcome="finished")
     if run.stop == "preempt":
-        return RunPreempted(run=run.run, stage=(following_stage or run.stage) if run.done else run.stage)
-    if run.done:
-        if following_stage is None:
-            return RunSucceeded(run=run.run, outcome="promoted" if run.promoted else "finished")
-        if following_stage == GATED:
+        return _yielding(pipeline, run, following_stage)
+    if run.done and following_stage is not None:
+        if following_stage == GATED and not run.forced:
             return Decision(
                 verdict="held",
                 reason="No policy judged the candidate: it waits for a person (rewarm request approve).",
@@ -125,6 +154,14 @@ def advance(pipeline: Pipeline) -> Decision | AnyEvent | None:
         reason=f"Stage {run.stage} ended ({failed.last}: {failed.message}) and no policy retries it.",
         commands=(FailRun(run=run.run, failure=failed.last or "user_error"),),
     )
+
+
+def _yielding(pipeline: Pipeline, run: Run, following_stage: str | None) -> AnyEvent:
+    if pipeline.yielded is not None:
+        return RunCancelled(run=run.run, reason=f"Run {pipeline.yielded.run} has yielded already.", again=True)
+    # What leads to the gate is done again: its judgement was not heard, and the gate opens to a judgement alone.
+    stage = following_stage if run.done and following_stage not in (None, GATED) else None
+    return RunPreempted(run=run.run, stage=stage or run.stage)
 
 
 def _next_stage(run: Run, stage: str) -> Decision:

@@ -5,9 +5,11 @@ from datetime import datetime
 from typing import Literal
 
 import msgspec
+from msgspec.structs import replace
 
+from daemon.core.commands import ResumeRun, StartRun
 from daemon.core.events import Comparison, Loss, PipelineSettings
-from daemon.core.plans import Amount, Amounts, Checkpoint, Intent, Plan, Span
+from daemon.core.plans import Amount, Amounts, Checkpoint, Intent, Plan, Span, tokens
 
 StopReason = Literal["cancel", "preempt"]
 
@@ -52,6 +54,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     preemptible: bool
     started_at: datetime
     started_position: int
+    waiting_since: datetime | None = None
     stage: str
     attempts: dict[str, int] = {}
     order: Order | None = None
@@ -69,6 +72,11 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     approved: bool = False
     forced: bool = False
     promoted: bool = False
+
+    @property
+    def consumed(self) -> bool:
+        """Whether its arrivals have left the pending ones: it was held once, or is promoted."""
+        return self.approved or self.promoted
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,6 +96,14 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     def expires_at(self) -> datetime | None:
         """When the wish ends by itself."""
         return self.intent.expires_at if self.intent else None
+
+    def wants(self, command: StartRun | ResumeRun) -> bool:
+        """Return whether the command asks for just this; when it would expire does not matter."""
+        if isinstance(command, ResumeRun):
+            return (self.resume, self.forced) == (command.run, command.forced)
+        return self.intent is not None and replace(self.intent, expires_at=None) == replace(
+            command.intent, expires_at=None
+        )
 
     def expires(self, now: datetime) -> bool:
         """Return whether the wish has expired."""
@@ -140,6 +156,7 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
     settings: PipelineSettings | None = None
     paused: str | None = None
     used_upto: int = 0
+    counted_upto: int = 0
     pending: Amounts = {}
     waiting: int = 0
     set_aside: Amounts = {}
@@ -180,17 +197,22 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
 def free_tokens(pipeline: Pipeline) -> int:
     """Return the pending tokens that no active run has taken."""
-    taken = sum(a.tokens for a in pipeline.active.plan.new.values()) if pipeline.active else 0
-    return max(0, pipeline.waiting - taken)
+    return max(0, pipeline.waiting - tokens(_taken(pipeline)))
 
 
 def free_amounts(pipeline: Pipeline) -> Amounts:
     """Return the pending amounts that no active run has taken, per domain."""
-    if pipeline.active is None:
+    taken = _taken(pipeline)
+    if not taken:
         return pipeline.pending
-    taken = pipeline.active.plan.new
     rest = {domain: amount - taken.get(domain, Amount()) for domain, amount in pipeline.pending.items()}
     return {domain: amount for domain, amount in rest.items() if amount.arrivals}
+
+
+def _taken(pipeline: Pipeline) -> Amounts:
+    """Return the active run's arrivals as long as they count as pending."""
+    run = pipeline.active
+    return {} if run is None or run.consumed else run.plan.new
 
 
 def timer_key(policy: str, key: str) -> str:

@@ -68,7 +68,8 @@ def evolve(state: State, record: Record) -> State:
     if record.pipeline is not None:
         pipeline = state.pipelines.get(record.pipeline)
         if pipeline is None:
-            return replace(state, position=record.position, recorded_at=record.recorded_at)
+            dead = state.dead_letters + isinstance(record.event, InputRejected)
+            return replace(state, position=record.position, recorded_at=record.recorded_at, dead_letters=dead)
         folded = _fold(pipeline, record)
         if isinstance(folded, str):
             folded = replace(pipeline, ignored={**pipeline.ignored, folded: pipeline.ignored.get(folded, 0) + 1})
@@ -163,7 +164,8 @@ def _decided(pipeline: Pipeline, record: Record, event: DecisionMade) -> Pipelin
             case StartRun() | ResumeRun():
                 pipeline = _wished(pipeline, record, event.policy, identity, command)
             case WithdrawWish():
-                rest = {key: wish for key, wish in pipeline.wishes.items() if key != event.policy}
+                gone = command.wish or event.policy
+                rest = {key: wish for key, wish in pipeline.wishes.items() if key != gone}
                 pipeline = replace(pipeline, wishes=rest)
             case RunStage() if pipeline.active is not None and pipeline.active.run == command.run:
                 pipeline = replace(pipeline, active=runs.order(pipeline.active, identity, command, record))
@@ -175,10 +177,17 @@ def _decided(pipeline: Pipeline, record: Record, event: DecisionMade) -> Pipelin
 
 
 def _wished(pipeline: Pipeline, record: Record, policy: str, command: str, wanted: StartRun | ResumeRun) -> Pipeline:
+    """Let the wish stand; one that stands already keeps its age, and takes on what is wanted now."""
     key = policy if isinstance(wanted, StartRun) else runs.resume_key(policy)
-    if key in pipeline.wishes:
-        return pipeline
-    wish = Wish(policy=policy, command=command, since=record.position, since_at=record.recorded_at)
+    standing = pipeline.wishes.get(key)
+    if standing is not None:
+        if standing.wants(wanted):
+            return pipeline
+        record = replace(record, position=standing.since, recorded_at=standing.since_at)
+    passed_over = standing is not None and standing.passed_over
+    wish = Wish(
+        policy=policy, command=command, since=record.position, since_at=record.recorded_at, passed_over=passed_over
+    )
     if isinstance(wanted, StartRun):
         wish = replace(wish, intent=wanted.intent, priority=wanted.intent.priority)
     else:

@@ -79,6 +79,9 @@ class Reader(Protocol):
     def snapshots(self, reducer: int) -> list[Snapshot]:
         """Return the snapshots of a reducer version, newest first."""
 
+    def close(self) -> None:
+        """Let go of the journal; closing twice is harmless."""
+
 
 class Transaction(Protocol):
     """The writer's view inside a transaction: it sees its own rows. After an error nothing can be saved."""
@@ -128,9 +131,6 @@ class Journal(Reader, Protocol):
     def save_snapshot(self, *, position: int, reducer: int, hash: str, state: bytes) -> None:  # noqa: A002
         """Keep a folded state; of all snapshots the two that were saved last are kept."""
 
-    def close(self) -> None:
-        """Let go of the journal; closing twice is harmless."""
-
 
 def digest(event_json: bytes) -> bytes:
     """Return 16 bytes by which the content of two facts with the same (source, id) is compared."""
@@ -166,3 +166,19 @@ def repeated(record: Record, position: int) -> str:
         f"Record {record.position} repeats the id {record.id!r} of source {record.source!r}, "
         f"which is recorded at position {position} already."
     )
+
+
+def scan_where(  # noqa: PLR0913 - the conditions of Reader.records
+    reader: Reader,
+    after: int,
+    *,
+    kinds: Collection[str],
+    upto: int | None = None,
+    pipeline: str | None = None,
+    run: str | None = None,
+    chunk: int = 1000,
+) -> Iterator[Record]:
+    """Yield all records of (after, upto] that fit every condition given, in order."""
+    while records := reader.records(after, chunk, upto=upto, kinds=kinds, pipeline=pipeline, run=run):
+        yield from records
+        after = records[-1].position

@@ -1,5 +1,6 @@
 """What shall be true in MLflow after a batch of records: values only, nothing is sent here."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
@@ -8,6 +9,8 @@ import msgspec
 
 from ops.recording.targets import Target
 
+Draw = Callable[[], bytes | None]
+"""Draws a picture's file, None where there is nothing to see; called once, at the end of a batch."""
 RunStatus = Literal["RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"]
 
 
@@ -49,6 +52,7 @@ class Content:
     statuses: list[StatusChange] = field(default_factory=list)
     datasets: list[DatasetUse] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
+    pictures: dict[str, Draw] = field(default_factory=dict)
 
 
 class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):

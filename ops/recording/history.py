@@ -47,8 +47,7 @@ STORY = frozenset(
 )
 """The kinds that tell a run's story."""
 MODELS = frozenset(
-    event.kind
-    for event in (ModelEvaluated, ModelPromoted, ModelRejected, ModelRolledBack, RunFailed, RunCancelled)
+    event.kind for event in (ModelEvaluated, ModelPromoted, ModelRejected, ModelRolledBack, RunFailed, RunCancelled)
 )
 """The kinds that move a pipeline's models."""
 
@@ -64,14 +63,8 @@ class History:
         self, upto: int, kinds: frozenset[str], pipeline: str, run: str | None = None, after: int = 0
     ) -> Iterator[Record]:
         """Yield the records of some kinds at positions (after, upto]."""
-        while True:
-            page = self._reader.records(after, PAGE, kinds=kinds, pipeline=pipeline, run=run)
-            for record in page:
-                if record.position > upto:
-                    return
-                yield record
-            if len(page) < PAGE:
-                return
+        while page := self._reader.records(after, PAGE, upto=upto, kinds=kinds, pipeline=pipeline, run=run):
+            yield from page
             after = page[-1].position
 
     def started(self, pipeline: str, run: str, upto: int) -> bool:
@@ -91,9 +84,7 @@ class History:
         policy, _, _ = rest.rpartition("/")
         if not cause.isdecimal():
             return None
-        page = self._reader.records(
-            int(cause) - 1, PAGE, kinds=frozenset({DecisionMade.kind}), pipeline=pipeline, run=None
-        )
+        page = self._reader.records(int(cause) - 1, PAGE, kinds={DecisionMade.kind}, pipeline=pipeline)
         for record in page:
             event = record.event
             if (record.cause or record.position) > int(cause):
@@ -104,8 +95,8 @@ class History:
 
     def arrival(self, position: int) -> DataArrived | None:
         """Return the arrival at a position."""
-        for record in self._reader.records(position - 1, 1, kinds=None, pipeline=None, run=None):
-            if record.position == position and isinstance(record.event, DataArrived):
+        for record in self._reader.records(position - 1, 1):
+            if isinstance(record.event, DataArrived):
                 return record.event
         return None
 

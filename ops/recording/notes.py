@@ -94,7 +94,7 @@ def _losses(event: ModelEvaluated) -> str:
     return "\n".join([*head, *rows])
 
 
-def _ending(record: Record) -> str:  # noqa: PLR0911 - one return a case
+def _ending(record: Record) -> str:
     match record.event:
         case ModelPromoted(model_version=version):
             return f"promoted: champion version {version}."

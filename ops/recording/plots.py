@@ -5,7 +5,7 @@ Drawn without pyplot, so nothing is kept between calls; the same numbers give th
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from daemon.core.events import Comparison
 from daemon.core.plans import Amounts, Plan, learning_rate, steps, tokens, trunk_step
@@ -19,6 +19,7 @@ INK, MUTED, GRID = "#24292f", "#6e7781", "#d8dee4"
 NEW, PAST, ACCENT = "#0a6bcb", "#d9822b", "#8250df"
 PALETTE = (NEW, PAST, "#1a7f5a", ACCENT, "#bf3989", "#57606a", "#9a6700", "#0f7b8a")
 POINTS = 600
+FEW = 40
 
 
 def plan_plot(plan: Plan, title: str) -> bytes:
@@ -77,7 +78,7 @@ def _domains(amounts: Amounts) -> str:
     ranked = sorted(amounts.items(), key=lambda item: (-item[1].tokens, item[0]))
     words = [f"{domain} {_short(amount.tokens)}" for domain, amount in ranked[:4]]
     if len(ranked) > len(words):
-        rest = {domain: amount for domain, amount in ranked[len(words) :]}
+        rest = dict(ranked[len(words) :])
         words.append(f"{len(rest)} more {_short(tokens(rest))}")
     return ", ".join(words) + " tokens at hand" if words else "nothing at hand"
 
@@ -96,14 +97,16 @@ def loss_plot(points: Sequence[Point], title: str) -> bytes | None:
     if not series:
         return None
     figure, (axes,) = _figure((9, 4.6), [1])
-    for index, (key, line) in enumerate(series.items()):
-        colour = PALETTE[index % len(PALETTE)]
+    colours = iter(PALETTE * (len(series) // len(PALETTE) + 1))
+    for key, line in series.items():
+        colour = INK if key == "loss" else next(colours)
+        label = "all data" if key == "loss" else key.removeprefix("loss_")
         at, values = [s for s, _ in line], [v for _, v in line]
-        if len(line) < 40:  # noqa: PLR2004 - few points speak for themselves
-            axes.plot(at, values, color=colour, linewidth=1.8, marker="o", markersize=3.5, label=key)
+        if len(line) < FEW:
+            axes.plot(at, values, color=colour, linewidth=1.8, marker="o", markersize=3.5, label=label)
             continue
-        axes.plot(at, values, color=colour, linewidth=0.7, alpha=0.3)
-        axes.plot(at, _smooth(values), color=colour, linewidth=2, label=key)
+        axes.plot(at, values, color=colour, linewidth=0.7, alpha=0.25)
+        axes.plot(at, _smooth(values), color=colour, linewidth=2, label=label)
     axes.set_xlabel("optimiser step")
     axes.set_ylabel("loss (nats per byte)")
     axes.legend(frameon=False, labelcolor=INK, ncols=min(4, len(series)), loc="upper right")
@@ -121,13 +124,15 @@ def _series(points: Sequence[Point], key: str) -> list[tuple[int, float]]:
 
 
 def _smooth(values: Sequence[float]) -> list[float]:
-    """Exponential moving average over about 2 % of the curve, corrected for its start."""
-    keep = 1 - min(1.0, 50 / len(values))
-    average, weight, smooth = 0.0, 0.0, []
+    """Mean over a centred window of about 3 % of the curve; it shrinks evenly at both ends, so nothing lags."""
+    half = max(2, len(values) // 60)
+    sums = [0.0]
     for value in values:
-        average = keep * average + (1 - keep) * value
-        weight = keep * weight + (1 - keep)
-        smooth.append(average / weight)
+        sums.append(sums[-1] + value)
+    smooth = []
+    for index in range(len(values)):
+        reach = min(half, index, len(values) - 1 - index)
+        smooth.append((sums[index + reach + 1] - sums[index - reach]) / (2 * reach + 1))
     return smooth
 
 
@@ -162,15 +167,13 @@ def evaluation_plot(domains: Mapping[str, Comparison], title: str) -> bytes:
 
 
 def _figure(size: tuple[float, float], ratios: list[float]) -> tuple["Figure", "list[Axes]"]:
-    import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    style: dict[str, Any] = {"font.size": 10, "font.family": ["DejaVu Sans"]}
-    with mpl.rc_context(style):
-        figure = Figure(figsize=size, dpi=130, layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = [figure.add_subplot(spec) for spec in figure.add_gridspec(len(ratios), height_ratios=ratios)]
+    figure = Figure(figsize=size, dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(len(ratios), height_ratios=ratios)
+    axes = [figure.add_subplot(grid[row]) for row in range(len(ratios))]
     for one in axes:
         one.spines[["top", "right"]].set_visible(False)
         one.spines[["left", "bottom"]].set_color(GRID)
@@ -184,7 +187,7 @@ def _figure(size: tuple[float, float], ratios: list[float]) -> tuple["Figure", "
 
 def _title(figure: "Figure", title: str, subtitle: str) -> None:
     text = f"{title}   {subtitle}" if subtitle else title
-    figure.suptitle(text, x=0.012, ha="left", color=INK, fontsize=11.5, fontweight="medium")
+    figure.suptitle(text, x=0.012, ha="left", color=INK, fontsize=11.5)
 
 
 def _png(figure: "Figure") -> bytes:

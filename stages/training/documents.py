@@ -4,6 +4,7 @@ Everything that makes a file unusable is an `Unusable` with a reason that is cou
 but errors of the machine.
 """
 
+import errno
 import hashlib
 import os
 import stat
@@ -30,6 +31,7 @@ Reason = Literal[
 SEPARATOR = "\n\n\f\n"
 """Between the documents of a file of format `text`; a file without it is one document."""
 BYTE_ORDER_MARK = "\ufeff"
+UNREADABLE = frozenset({errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO, errno.EISDIR})
 
 
 class Unusable(Exception):
@@ -73,7 +75,10 @@ def read_arrival(arrival: Arrival, roots: Sequence[str]) -> Source:
 
 def _inside(arrival: Arrival, roots: Sequence[str]) -> Path:
     # Symbolic links are followed first: what counts is where the bytes really lie.
-    real = Path(os.path.realpath(arrival.path))
+    try:
+        real = Path(os.path.realpath(arrival.path))
+    except ValueError as error:
+        raise Unusable("unreadable", f"{arrival.path!r} is no path: {error}.") from None
     if not any(real.is_relative_to(os.path.realpath(root)) for root in roots):
         known = ", ".join(roots) or "none is configured"
         raise Unusable("outside_roots", f"{arrival.path} leads to {real}, outside of the roots ({known}).")
@@ -82,18 +87,23 @@ def _inside(arrival: Arrival, roots: Sequence[str]) -> Path:
 
 def _read(arrival: Arrival, path: Path) -> bytes:
     try:
-        # A pipe would block for ever on opening; a file swapped in after the check of the roots is refused.
+        # A pipe would block for ever on opening; a link swapped in after the check of the roots is refused.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         raise Unusable("vanished", f"{arrival.path} is not there (any more).") from None
-    except PermissionError:
-        raise Unusable("unreadable", f"{arrival.path} may not be read by this user.") from None
-    with os.fdopen(descriptor, "rb") as file:
+    except OSError as error:
+        if error.errno not in UNREADABLE:
+            raise
+        raise Unusable("unreadable", f"{arrival.path} cannot be opened: {error.strerror}.") from None
+    try:
         before = os.fstat(descriptor)
         if not stat.S_ISREG(before.st_mode):
             raise Unusable("unreadable", f"{arrival.path} is no regular file.")
-        data = file.read()
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            data = file.read()
         after = os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise Unusable("checksum", f"{arrival.path} changed while it was read: move it in when it is whole.")
     return data

@@ -1,6 +1,9 @@
 """AdamW with the settings of Ibrahim et al. 2024 (arXiv 2403.08763): betas 0.9/0.95, decay 0.1, clip 1.0."""
 
 import torch
+
+# Every optimiser loads this on being made, in three seconds: a worker does it once, before it forks.
+import torch._dynamo
 from torch import Tensor, nn
 
 BETAS = (0.9, 0.95)

@@ -7,6 +7,9 @@ from daemon.core.events.base import Artefact, Comparison, Count, Domain, Event, 
 from daemon.core.plans import Amount, Checkpoint, Span
 
 
+InterruptReason = Literal["cancel", "preempt", "drain", "died", "hang"]
+
+
 class StageEvent(Event, frozen=True):
     """Base of what an attempt of a stage writes into its outcome file."""
 
@@ -63,7 +66,7 @@ class StageInterrupted(StageEvent, frozen=True):
     """The attempt ended without finishing: stopped when asked, or its process died."""
 
     kind: ClassVar[str] = "stage.interrupted"
-    reason: Literal["cancel", "preempt", "drain", "died", "hang"]
+    reason: InterruptReason
     message: str = ""
 
 

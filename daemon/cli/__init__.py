@@ -1,0 +1,82 @@
+"""The command line: `main` finds the command, and turns whatever goes wrong into one clear line.
+
+Exit codes: 0 done, 1 something is wrong or a run failed, 2 a mistake in what was asked or configured, 3 another
+daemon holds the journal, 130 ended by Ctrl-C.
+"""
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from daemon.cli import (
+    check_config,
+    demo,
+    doctor,
+    emit,
+    events,
+    explain,
+    health,
+    plan,
+    request,
+    serve,
+    status,
+)
+from daemon.cli.output import complain
+from daemon.core.errors import JournalBusy, RewarmError
+
+MISTAKE = 2
+BUSY = 3
+INTERRUPTED = 130
+
+COMMANDS = (serve, demo, status, events, explain, plan, emit, request, check_config, doctor, health)
+"""The modules that add commands; `rewarm --help` lists them in this order."""
+
+
+def build() -> argparse.ArgumentParser:
+    """Return the parser of all commands; `--config` and `--json` are understood before and after the command."""
+    parser = argparse.ArgumentParser(
+        prog="rewarm",
+        description="rewarm keeps models fresh: facts come in, policies decide, stages run, all is recorded.",
+    )
+    parser.add_argument("--config", type=Path, default=None, metavar="FILE", help="the configuration file")
+    parser.add_argument("--json", action="store_true", help="answer in JSON")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--config", type=Path, default=argparse.SUPPRESS, metavar="FILE", help="the configuration file")
+    common.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="answer in JSON")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    for module in COMMANDS:
+        module.add(commands, common)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Carry out one command and return its exit code; raises SystemExit for `--help` and wrong arguments."""
+    parser = build()
+    arguments = parser.parse_args(argv)
+    if arguments.command is None:
+        parser.print_help()
+        return MISTAKE
+    try:
+        code = int(arguments.run(arguments))
+        sys.stdout.flush()
+    except JournalBusy as error:
+        complain(error, as_json=arguments.json)
+        return BUSY
+    except RewarmError as error:
+        complain(error, as_json=arguments.json)
+        return MISTAKE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        _mute()
+        return 0
+    return code
+
+
+def _mute() -> None:
+    """Send what is still buffered nowhere: whoever read us has gone, and the interpreter flushes at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

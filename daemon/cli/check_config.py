@@ -1,0 +1,147 @@
+"""`rewarm check-config`: what is configured, or every mistake in it."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from daemon.cli.output import NOTHING, facts, heading, show, show_json
+from daemon.cli.session import configured
+from daemon.config import Configuration
+
+if TYPE_CHECKING:
+    from daemon.cli.session import Commands
+
+COMMON = frozenset({"kind", "name", "training", "limits"})
+"""Fields of a policy that are no threshold."""
+
+
+class PolicyView(msgspec.Struct, frozen=True, kw_only=True):
+    """A configured policy; `configuration` is its own JSON with every default."""
+
+    name: str
+    kind: str
+    version: int
+    configuration: msgspec.Raw
+
+
+class PipelineView(msgspec.Struct, frozen=True, kw_only=True):
+    """A configured pipeline."""
+
+    model: str
+    stages: tuple[str, ...]
+    priority: int
+    policies: tuple[PolicyView, ...]
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole configuration with paths made absolute."""
+
+    file: str | None
+    hash: str
+    journal: str
+    tracking_uri: str | None
+    state: str
+    roots: tuple[str, ...]
+    spools: tuple[str, ...]
+    http: str | None
+    slots: int
+    warm_workers: int
+    pipelines: dict[str, PipelineView]
+
+
+def add(commands: "Commands", common: argparse.ArgumentParser) -> None:
+    """Add the command."""
+    text = "what is configured, or what is wrong with it"
+    parser = commands.add_parser("check-config", parents=[common], help=text, description=f"Show {text}.")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Show the configuration; a mistake in it is raised as ConfigurationError."""
+    configuration = configured(arguments)
+    view = describe(configuration)
+    if arguments.json:
+        show_json(view)
+        return 0
+    show(f"{view.file or 'No file: the defaults'} is valid.", "")
+    show(facts(_places(view), indent=0))
+    for name, pipeline in view.pipelines.items():
+        show("", heading(f"{name}  ({pipeline.model})"))
+        rows = [("stages", " → ".join(pipeline.stages))]
+        rows += [(policy.name, thresholds(policy)) for policy in pipeline.policies]
+        show(facts(rows, width=max(20, *(len(name) for name, _ in rows))))
+    if not view.pipelines:
+        show("", "No pipeline is configured: the daemon would wait, and do nothing.")
+    return 0
+
+
+def describe(configuration: Configuration) -> View:
+    """Return what is configured."""
+    settings = configuration.settings
+    pipelines = {
+        name: PipelineView(
+            model=f"{pipeline.model.kind} {pipeline.model.preset}",
+            stages=pipeline.stages,
+            priority=pipeline.priority,
+            policies=tuple(
+                PolicyView(
+                    name=policy.label,
+                    kind=policy.kind,
+                    version=policy.version,
+                    configuration=msgspec.Raw(policy.model_dump_json(by_alias=True).encode()),
+                )
+                for policy in pipeline.policies
+            ),
+        )
+        for name, pipeline in settings.pipelines.items()
+    }
+    http = settings.http
+    return View(
+        file=str(configuration.file) if configuration.file else None,
+        hash=configuration.changed().hash,
+        journal=str(configuration.journal),
+        tracking_uri=configuration.tracking_uri,
+        state=str(configuration.state),
+        roots=tuple(map(str, configuration.roots)),
+        spools=tuple(map(str, configuration.spools)),
+        http=f"http://{http.host}:{http.port}" if http.enabled else None,
+        slots=settings.executor.slots,
+        warm_workers=settings.executor.warm_workers,
+        pipelines=pipelines,
+    )
+
+
+def thresholds(policy: PolicyView) -> str:
+    """Return a policy's own settings in one line, without what all policies have."""
+    values = msgspec.json.decode(policy.configuration, type=dict[str, object])
+    own = {key: value for key, value in values.items() if key not in COMMON and value is not None}
+    kind = "" if policy.kind == policy.name else f"{policy.kind}: "
+    return kind + (", ".join(f"{key} {_value(value)}" for key, value in own.items()) or NOTHING)
+
+
+def short(path: str | Path) -> str:
+    """Return a path as it is shortest to type from here."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative
+
+
+def _value(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _places(view: View) -> list[tuple[str, str]]:
+    uri = view.tracking_uri
+    if uri is not None and uri.startswith("sqlite:///"):
+        uri = f"sqlite:///{short(uri.removeprefix('sqlite:///'))}"
+    return [
+        ("journal", short(view.journal)),
+        ("mlflow", uri or "not recorded"),
+        ("state", short(view.state)),
+        ("roots", ", ".join(map(short, view.roots)) or NOTHING),
+        ("spool", ", ".join(map(short, view.spools)) or NOTHING),
+        ("http", view.http or "not served"),
+        ("executor", f"{view.slots} slot{'s' * (view.slots != 1)}, {view.warm_workers} warm worker"),
+    ]

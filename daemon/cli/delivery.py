@@ -1,0 +1,187 @@
+"""Events on their way into the journal: put whole into the spool, then looked for in the journal."""
+
+import getpass
+import hashlib
+import os
+import re
+import socket
+import time
+import uuid
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from daemon.config import Configuration
+from daemon.core.encoding import encode
+from daemon.core.errors import InputError, RewarmError
+from daemon.core.events import AnyEvent, InputRejected
+from daemon.door import Door, Letter
+from daemon.journal.base import Reader, scan
+
+POLL_SECONDS = 0.1
+
+
+class CloudEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """A CloudEvents 1.0 envelope in structured mode."""
+
+    specversion: str = "1.0"
+    id: str
+    source: str
+    type: str
+    subject: str
+    time: str
+    datacontenttype: str = "application/json"
+    data: msgspec.Raw
+
+
+class Delivered(msgspec.Struct, frozen=True, kw_only=True):
+    """An event in the spool: its identity, its file, and the journal's end before it was put there."""
+
+    id: str
+    source: str
+    type: str
+    file: str
+    sha256: str
+    after: int
+
+
+Arrival = Literal["accepted", "duplicate", "dead_letter", "waiting"]
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a delivered event; `position` of its record or of its dead letter."""
+
+    outcome: Arrival
+    position: int | None = None
+    reason: str = ""
+    message: str = ""
+
+
+def envelope(  # noqa: PLR0913 - the attributes of a CloudEvent
+    kind: str,
+    pipeline: str,
+    data: bytes,
+    *,
+    now: datetime,
+    identity: str | None = None,
+    source: str | None = None,
+    version: int = 1,
+) -> CloudEvent:
+    """Return the envelope of an event; raises RewarmError when `data` is no JSON."""
+    try:
+        raw = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise RewarmError(f"The data is no JSON object: {error}.") from error
+    return CloudEvent(
+        id=identity or str(uuid.uuid4()),
+        source=source or default_source(),
+        type=f"io.rewarm.{kind}.v{version}",
+        subject=pipeline,
+        time=now.isoformat(),
+        data=msgspec.Raw(msgspec.json.encode(raw)),
+    )
+
+
+def enveloped(event: AnyEvent, pipeline: str, *, now: datetime, identity: str, source: str) -> CloudEvent:
+    """Return the envelope of an event that is at hand as a value; what it leaves out is not sent."""
+    given = msgspec.json.decode(encode(event), type=dict[str, msgspec.Raw])
+    data = msgspec.json.encode({key: value for key, value in given.items() if bytes(value) != b"null"})
+    return envelope(event.kind, pipeline, data, now=now, identity=identity, source=source, version=event.version)
+
+
+def default_source() -> str:
+    """Return who sends when nothing else is said: this person on this machine."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return f"/cli/{user}@{socket.gethostname()}"
+
+
+def inspect(configuration: Configuration, event: CloudEvent) -> list[str]:
+    """Ask the daemon's own door about an event; returns warnings.
+
+    Raises RewarmError with the door's reason when it would not come in. What can change until the daemon reads
+    it (files, roots) is a warning.
+    """
+    door = Door(pipelines=configuration.settings.pipelines, roots=configuration.roots)
+    text = msgspec.json.encode(event)
+    offer = door.receive(Letter(text=text, where="command line", source="/cli", id=event.id, by=default_source()))
+    if offer.refusal is not None or offer.event is None:
+        raise RewarmError((offer.refusal or ("", "The event cannot be read."))[1])
+    try:
+        door.complete(offer.event, (), most=1)
+    except InputError as error:
+        return [str(error)]
+    return []
+
+
+def deliver(configuration: Configuration, event: CloudEvent, head: int) -> Delivered:
+    """Put an event into the first spool, whole or not at all; raises RewarmError when there is none to write."""
+    if not configuration.spools:
+        raise RewarmError("No spool is configured: add `{kind: spool, path: var/spool}` to `sources`.")
+    folder = configuration.spools[0]
+    text = msgspec.json.encode(event)
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", event.id).lstrip(".")[:100] or "event"
+    target = folder / f"{name}-{hashlib.sha256(text).hexdigest()[:8]}.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(target, text)
+    except OSError as error:
+        raise RewarmError(f"The spool {folder} cannot be written: {error.strerror}.") from error
+    return Delivered(
+        id=event.id,
+        source=event.source,
+        type=event.type,
+        file=str(target),
+        sha256=hashlib.sha256(text).hexdigest(),
+        after=head,
+    )
+
+
+def write_whole(target: Path, data: bytes) -> None:
+    """Write a file under a hidden name, sync it, and rename it: nobody ever sees half of it."""
+    hidden = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with hidden.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        hidden.replace(target)
+    except OSError:
+        hidden.unlink(missing_ok=True)
+        raise
+
+
+def find_answer(reader: Reader, delivered: Delivered) -> Answer:
+    """Return what the journal says of a delivered event.
+
+    The spool's cursor moves with the records of a file, so once it has moved, an event without a record of its
+    own and without a dead letter was known before.
+    """
+    if reader.cursor(f"spool:{delivered.sha256}") is None:
+        return Answer(outcome="waiting")
+    where = f"{Path(delivered.file).name}:1"
+    for record in scan(reader, delivered.after):
+        if (record.source, record.id) == (delivered.source, delivered.id):
+            return Answer(outcome="accepted", position=record.position)
+        if isinstance(record.event, InputRejected) and record.event.where == where:
+            event = record.event
+            return Answer(
+                outcome="dead_letter", position=record.position, reason=event.reason, message=event.message
+            )
+    return Answer(outcome="duplicate")
+
+
+def await_answer(
+    ask: Callable[[], Answer], timeout: float, *, sleep: Callable[[float], None] = time.sleep
+) -> Answer:
+    """Return the answer once there is one, or that the event still waits after `timeout` seconds."""
+    waited = 0.0
+    while (answer := ask()).outcome == "waiting" and waited < timeout:
+        sleep(POLL_SECONDS)
+        waited += POLL_SECONDS
+    return answer

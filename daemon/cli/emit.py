@@ -1,0 +1,145 @@
+"""`rewarm emit`: one event into the spool, checked before it is sent."""
+
+import argparse
+import hashlib
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from daemon.cli.delivery import Answer, CloudEvent, Delivered, await_answer, deliver, envelope, find_answer, inspect
+from daemon.cli.output import show, show_json, warn
+from daemon.cli.session import configured, find_daemon, perhaps_reading
+from daemon.config import Configuration
+from daemon.core.errors import RewarmError
+from daemon.core.events import EVENTS
+
+if TYPE_CHECKING:
+    from daemon.cli.session import Commands
+
+DATA = "data"
+FORMATS = {".txt": "text", ".md": "text", ".rst": "text"}
+EXAMPLES = """examples:
+  rewarm emit data docs-lm var/inbox/manual.jsonl --domain manuals --wait
+  rewarm emit data.arrived docs-lm --data '{"uri": "manual.jsonl", "domain": "manuals"}'
+  rewarm emit drift.detected docs-lm --data '{"metric": "psi", "value": 0.31}'
+"""
+
+
+class Sent(NamedTuple):
+    """What is shown of an event that was sent."""
+
+    delivered: Delivered
+    answer: Answer | None
+
+
+def add(commands: "Commands", common: argparse.ArgumentParser) -> None:
+    """Add the command."""
+    text = "send an event by the spool"
+    parser = commands.add_parser(
+        "emit",
+        parents=[common],
+        help=text,
+        description="Send an event by the spool: a kind with its data, or `data` with a file.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("kind", metavar="KIND", help="a kind such as data.arrived; `data` is short for it")
+    parser.add_argument("pipeline", metavar="PIPELINE")
+    parser.add_argument("file", metavar="FILE", nargs="?", type=Path, help="with `data`: the file that arrived")
+    parser.add_argument("--data", metavar="JSON", help="what the event carries")
+    parser.add_argument("--domain", help="with `data`: the kind of text in the file")
+    parser.add_argument("--format", choices=("jsonl", "text"), help="with `data`; default: by the file's ending")
+    parser.add_argument("--id", help="sent twice under one id, an event counts once (default: a new one)")
+    parser.add_argument("--source", help="who sends (default: you on this machine)")
+    waiting(parser)
+    parser.set_defaults(run=run)
+
+
+def waiting(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of commands that may wait for the journal."""
+    parser.add_argument("--wait", action="store_true", help="wait until it is in the journal, and say what became of it")
+    parser.add_argument("--timeout", type=float, default=60.0, metavar="S", help="longest wait (default: 60 s)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Check the event, put it into the spool, and wait when asked to."""
+    configuration = configured(arguments)
+    kind = "data.arrived" if arguments.kind == DATA else arguments.kind
+    event = envelope(
+        kind,
+        arguments.pipeline,
+        _data(arguments),
+        now=datetime.now(UTC),
+        identity=arguments.id,
+        source=arguments.source,
+        version=EVENTS[kind].version if kind in EVENTS else 1,
+    )
+    return send(configuration, event, arguments)
+
+
+def send(configuration: Configuration, event: CloudEvent, arguments: argparse.Namespace) -> int:
+    """Send an event and tell; 1 when it became a dead letter or did not arrive in time."""
+    for warning in inspect(configuration, event):
+        warn(f"Sent all the same, but as things are it would be refused: {warning}")
+    with perhaps_reading(configuration) as reader:
+        head = reader.head() if reader is not None else 0
+    delivered = deliver(configuration, event, head)
+    answer = _await(configuration, delivered, arguments.timeout) if arguments.wait else None
+    if arguments.json:
+        show_json({"event": delivered, "answer": answer})
+    else:
+        show(*_sentences(configuration, Sent(delivered, answer)))
+    return 0 if answer is None or answer.outcome in {"accepted", "duplicate"} else 1
+
+
+def _data(arguments: argparse.Namespace) -> bytes:
+    if arguments.kind != DATA:
+        if arguments.file is not None:
+            raise RewarmError(f"A file goes with `rewarm emit data`, not with {arguments.kind!r}; use --data '{{…}}'.")
+        return (arguments.data or "{}").encode()
+    if arguments.file is None or arguments.domain is None:
+        raise RewarmError("`rewarm emit data PIPELINE FILE --domain NAME` needs the file and its domain.")
+    return described(arguments.file, arguments.domain, arguments.format)
+
+
+def described(path: Path, domain: str, given: str | None = None) -> bytes:
+    """Return the data of the arrival of a file, with its size and hash; raises RewarmError when it is not there."""
+    try:
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        size = path.stat().st_size
+    except OSError as error:
+        raise RewarmError(f"{path} cannot be read: {error.strerror}.") from error
+    return msgspec.json.encode(
+        {
+            "uri": path.resolve().as_uri(),
+            "domain": domain,
+            "format": given or FORMATS.get(path.suffix.lower(), "jsonl"),
+            "bytes": size,
+            "sha256": sha256,
+        }
+    )
+
+
+def _await(configuration: Configuration, delivered: Delivered, timeout: float) -> Answer:
+    def ask() -> Answer:
+        with perhaps_reading(configuration) as reader:
+            return Answer(outcome="waiting") if reader is None else find_answer(reader, delivered)
+
+    return await_answer(ask, timeout)
+
+
+def _sentences(configuration: Configuration, sent: Sent) -> list[str]:
+    delivered, answer = sent
+    identity = f"{delivered.type} {delivered.id} from {delivered.source}"
+    running = find_daemon(configuration.journal).running
+    if answer is None or answer.outcome == "waiting":
+        note = "" if running else " No daemon is running; the next one reads it (`rewarm serve`)."
+        return [f"In the spool: {identity}.{note}", f"  {delivered.file}"]
+    if answer.outcome == "accepted":
+        return [f"Accepted at position {answer.position}: {identity}."]
+    if answer.outcome == "duplicate":
+        return [f"A duplicate, counted once: {identity}."]
+    return [f"Refused ({answer.reason}), kept as dead letter at position {answer.position}: {answer.message}"]

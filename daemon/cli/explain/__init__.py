@@ -1,0 +1,85 @@
+"""`rewarm explain`: a run's chain of causes with its numbers; of a pipeline, why it does (not) train."""
+
+import argparse
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from daemon.cli.check_config import short
+from daemon.cli.explain import render
+from daemon.cli.explain.story import Story, tell
+from daemon.cli.explain.why import look
+from daemon.cli.output import show, show_json
+from daemon.cli.session import configured, perhaps_reading, reading
+from daemon.config import Configuration
+from daemon.core.state import State
+from daemon.restore import restore
+
+if TYPE_CHECKING:
+    from daemon.cli.session import Commands
+
+
+def add(commands: "Commands", common: argparse.ArgumentParser) -> None:
+    """Add the command."""
+    text = "the chain of causes and numbers of a run; of a pipeline, why it did not train"
+    parser = commands.add_parser("explain", parents=[common], help=text, description=f"Show {text}.")
+    parser.add_argument("subject", metavar="RUN|PIPELINE", help="a run such as docs-lm-12, or a pipeline")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Explain a run or a pipeline; raises RewarmError for neither."""
+    configuration = configured(arguments)
+    if arguments.subject in configuration.settings.pipelines:
+        return _pipeline(configuration, arguments.subject, as_json=arguments.json)
+    with reading(configuration) as reader:
+        told = tell(reader, arguments.subject)
+    if arguments.json:
+        show_json(told)
+        return 0
+    show(*render.story(told, files(configuration, told), following(told)))
+    return 0
+
+
+def files(configuration: Configuration, told: Story) -> dict[str, str]:
+    """Return where what the run left behind lies."""
+    found = {}
+    if told.promoted is not None:
+        model = short(configuration.state / told.promoted.path)
+        found["model"] = f"{model} (sha256 {told.promoted.sha256[:12]}…)"
+        found["trunk"] = short(configuration.state / told.promoted.trunk.path)
+    folder = configuration.state / "runs" / told.run
+    found["run"] = f"{short(folder)}/STAGE/ATTEMPT: spec.json, outcome.jsonl, log.txt, metrics.jsonl"
+    return found
+
+
+def following(told: Story) -> list[tuple[str, str]]:
+    """Return commands that make sense after this story."""
+    found = [(f"rewarm events --run {told.run}", "every record of this run")]
+    match told.ending.outcome:
+        case "promoted":
+            found.append((f"rewarm request rollback {told.pipeline}", "make the version before it the champion again"))
+        case "rejected":
+            accept = f"rewarm request accept {told.pipeline} --run {told.run}"
+            found.append((accept, "use its data again in the next run"))
+        case "held":
+            found.append((f"rewarm request approve {told.pipeline}", "promote it if it still keeps its bounds"))
+        case "failed":
+            found.append((f"rewarm request retry {told.pipeline}", "try its data again"))
+        case "active":
+            found.append((f"rewarm request cancel {told.pipeline}", "end it"))
+        case _:
+            pass
+    found.append((f"rewarm explain {told.pipeline}", "what the policies say now"))
+    found.append(("rewarm ui", "training curves and plots in MLflow"))
+    return found
+
+
+def _pipeline(configuration: Configuration, name: str, *, as_json: bool) -> int:
+    with perhaps_reading(configuration) as reader:
+        state = restore(reader).state if reader is not None else State()
+        seen = look(configuration, reader, state, name, datetime.now(UTC))
+    if as_json:
+        show_json(seen)
+        return 0
+    show(*render.why(seen))
+    return 0

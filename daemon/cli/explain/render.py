@@ -1,0 +1,302 @@
+"""A run's story and a pipeline's present as a person reads them."""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from rich.console import RenderableType
+
+from daemon.cli.explain.story import Arrived, Attempt, Decided, StageTold, Story
+from daemon.cli.explain.why import Opinion, Why
+from daemon.cli.output import NOTHING, columns, count, facts, heading, seconds, size, when
+from daemon.core.events import Comparison, Loss, Numbers, Scalar
+from daemon.core.plans import Amounts, Plan, Schedule, learning_rate, steps, tokens
+
+BARS = "▁▂▃▄▅▆▇█"
+CURVE_WIDTH = 48
+UNIT = "Losses are in nats per byte of held-out text (lower is better), with 95 % intervals over documents."
+BOUNDS = {
+    "tokens": ("tokens", "at least"),
+    "age_seconds": ("age_seconds", "at least"),
+    "increments": ("increments", "at least"),
+    "seconds": ("seconds", "at least"),
+    "gain": ("min_gain", "at least"),
+    "without_progress": ("retries", "at most"),
+    "failures": ("ceiling", "at most"),
+}
+"""An input → the threshold it is held against, and how."""
+KINDS = {"base": "the first training", "increment": "an increment", "retrain": "a retraining"}
+
+
+def story(told: Story, files: Mapping[str, str], following: Iterable[tuple[str, str]]) -> list[RenderableType]:
+    """Return a run's story in sections."""
+    out: list[RenderableType] = [heading(f"{told.run}: {KINDS[told.plan.kind]} that {_outcome(told)}"), ""]
+    sections: list[tuple[str, list[RenderableType]]] = [
+        ("What arrived", list(_arrived(told))),
+        ("Why it started", list(_started(told))),
+        ("The plan", [facts(plan_rows(told.plan, told.planned_by))]),
+        ("What happened", list(_happened(told))),
+        ("What it brought", list(_brought(told))),
+        ("The judgement", list(_judged(told))),
+        ("Where it lies", [facts(files.items(), width=12)] if files else []),
+    ]
+    for number, (title, content) in enumerate(((t, c) for t, c in sections if c), start=1):
+        out += [heading(f"{number}. {title}"), *content, ""]
+    out += [heading("What you can do next"), facts(following, width=34)]
+    return out
+
+
+def why(seen: Why) -> list[RenderableType]:
+    """Return a pipeline's present in sections."""
+    title = f"{seen.pipeline} at {when(seen.at)}, after record {seen.position:,}"
+    out: list[RenderableType] = [heading(title), facts(_present(seen)), "", heading("What each policy says now")]
+    for opinion in seen.opinions:
+        out += [facts(opinion_rows(opinion), width=18)]
+    if not seen.opinions:
+        out += ["  No policy is configured, so nothing starts by itself."]
+    if seen.wishes:
+        rows = [(w.policy, f"wants {w.wants} since {when(w.since)}; waits for {w.waits_for}") for w in seen.wishes]
+        out += ["", heading("What waits"), facts(rows, width=18)]
+    if seen.decisions:
+        rows = [(d.policy, _sentence(d)) for d in seen.decisions]
+        out += ["", heading("What was decided last"), facts(rows, width=18)]
+    return out
+
+
+def opinion_rows(opinion: Opinion) -> list[tuple[str, str]]:
+    """Return a policy's opinion as rows."""
+    if opinion.verdict is None:
+        return [(opinion.policy, "speaks only when something happens to a run")]
+    rows = [(opinion.policy, f"{opinion.verdict}: {opinion.reason}")]
+    rows += [("", line) for line in compared(opinion.inputs, opinion.thresholds)]
+    rows += [("", f"asks again at {when(at)} ({key})") for key, at in sorted(opinion.wakes.items())]
+    if opinion.due:
+        rows.append(("", f"it would have to wait for {opinion.obstacle}" if opinion.obstacle else "it would start now"))
+    return rows
+
+
+def plan_rows(plan: Plan, planned_by: Decided | None) -> list[tuple[str, str]]:
+    """Return a plan in words."""
+    training = plan.training
+    total = steps(training)
+    start = {"scratch": f"random weights ({plan.model.kind} {plan.model.preset})"}.get(
+        plan.start.kind, f"the trunk behind version {plan.start.version} ({plan.start.kind})"
+    )
+    rule = f": {plan.rule}" if plan.rule else ""
+    shape = f"{training.batch} × {training.context} tokens"
+    rows = [
+        ("starts at", start),
+        ("new data", _amounts(plan.new)),
+        ("old data", _amounts(plan.past)),
+        ("replay", f"{training.replay:.0%} of every batch is old data{rule}" if plan.past else "none: nothing is old"),
+        ("budget", f"{training.tokens:,} tokens = {count(total, 'step')} of {shape}"),
+        ("schedule", schedule_words(training.schedule)),
+        ("rate", sparkline(training.schedule, total)),
+        ("optimiser", "state kept from the trunk" if training.optimiser == "keep" else "state reset"),
+        ("records", ", ".join(f"({span.after}, {span.upto}]" for span in plan.spans) or NOTHING),
+    ]
+    if planned_by is not None:
+        rows.append(("fixed by", _sentence(planned_by)))
+    return rows
+
+
+def schedule_words(schedule: Schedule) -> str:
+    """Return a schedule in words."""
+    warm = f"warm-up over {schedule.warmup:.0%} of the steps" if schedule.warmup else "no warm-up"
+    match schedule.kind:
+        case "rewarm":
+            return f"re-warm and re-decay: {warm} to {schedule.peak:g}, cosine down to {schedule.floor:g}"
+        case "infinite":
+            return f"infinite: {warm}, plateau {schedule.plateau:g}, anneal from {schedule.anneal:.0%} to {schedule.floor:g}"
+        case _:
+            return f"constant: {warm}, then {schedule.peak:g}"
+
+
+def sparkline(schedule: Schedule, total: int, width: int = CURVE_WIDTH) -> str:
+    """Return the learning rate over the steps as a row of bars, highest = the peak."""
+    points = [max(1, round(1 + (total - 1) * at / (width - 1))) for at in range(width)]
+    rates = [learning_rate(schedule, step, total) for step in points]
+    top = max(rates) or 1.0
+    return "".join(BARS[min(len(BARS) - 1, round(rate / top * (len(BARS) - 1)))] for rate in rates)
+
+
+def compared(inputs: Numbers, thresholds: Numbers) -> Iterator[str]:
+    """Yield what a policy compared, in words."""
+    for name, value in inputs.items():
+        if name.startswith("loss.") or value is None:
+            continue
+        against, how = BOUNDS.get(name, (name, "bound"))
+        if name.startswith("forgetting."):
+            against, how = "max_forgetting", "at most"
+        label = name.replace(".", " of ").replace("_", " ")
+        if name == "shift":
+            weak, strong = thresholds.get("weak_shift"), thresholds.get("strong_shift")
+            yield f"{label} {number(value)} (weak below {number(weak)}, strong from {number(strong)})"
+        elif thresholds.get(against) is not None:
+            yield f"{label} {number(value)} ({how} {number(thresholds[against])})"
+        else:
+            yield f"{label} {number(value)}"
+
+
+def number(value: Scalar) -> str:
+    """Return a number as people write it."""
+    if isinstance(value, bool) or value is None:
+        return str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value.is_integer() and abs(value) >= 1 else f"{value:.4f}"
+    return value
+
+
+def interval(loss: Loss | None, *, signed: bool = False) -> str:
+    """Return a mean with its interval."""
+    if loss is None:
+        return NOTHING
+    sign = "+" if signed else ""
+    return f"{loss.mean:{sign}.4f} [{loss.low:{sign}.4f}, {loss.high:{sign}.4f}]"
+
+
+def comparison_rows(plan: Plan, evaluation: Mapping[str, Comparison]) -> list[tuple[str, str, str, str, str]]:
+    """Return per domain: its part in the run, loss before, loss after, difference with interval."""
+    rows = []
+    for domain, each in sorted(evaluation.items()):
+        part = "new" if domain in plan.new else "old"
+        part = "old, more came" if domain in plan.new and domain in plan.past else part
+        before = f"{each.champion.mean:.4f}" if each.champion else NOTHING
+        rows.append((domain, part, before, f"{each.candidate.mean:.4f}", interval(each.difference, signed=True)))
+    return rows
+
+
+def _outcome(told: Story) -> str:
+    words = {
+        "promoted": f"was promoted: version {told.promoted.model_version}" if told.promoted else "was promoted",
+        "rejected": "was rejected",
+        "finished": "finished",
+        "failed": "failed",
+        "cancelled": "was cancelled",
+        "held": "waits for a person",
+        "active": "is going on",
+    }
+    return words.get(told.ending.outcome, told.ending.outcome)
+
+
+def _amounts(amounts: Amounts) -> str:
+    if not amounts:
+        return "none"
+    parts = [
+        f"{domain}: {amount.tokens:,} tokens in {count(amount.documents, 'document')}"
+        if amount.documents
+        else f"{domain}: {amount.tokens:,} tokens"
+        for domain, amount in sorted(amounts.items())
+    ]
+    return "; ".join(parts) + (f" ({tokens(amounts):,} tokens)" if len(parts) > 1 else "")
+
+
+def _arrived(told: Story) -> Iterator[RenderableType]:
+    for arrived in told.arrivals:
+        yield facts([(arrived.domain, line) for line in _arrival(arrived)][:1], width=12)
+        yield facts([("", line) for line in _arrival(arrived)[1:]], width=12)
+    if told.further_arrivals:
+        yield f"  … and {count(told.further_arrivals, 'further arrival')}."
+    if not told.arrivals:
+        yield "  Nothing new: the run uses what earlier runs were trained on."
+
+
+def _arrival(arrived: Arrived) -> list[str]:
+    amount = arrived.exact or arrived.estimate
+    documents = f"{count(amount.documents, 'document')}, " if amount.documents else ""
+    counted = "counted by ingest" if arrived.exact else "as estimated at the door"
+    lines = [f"{documents}{amount.tokens:,} tokens, {size(amount.bytes)} ({counted})"]
+    if arrived.duplicates:
+        lines.append(f"{count(arrived.duplicates, 'document')} dropped: known already")
+    if arrived.refused:
+        lines.append(f"could not be used: {arrived.refused}")
+    lines.append(f"told by {arrived.source} as {arrived.id}, recorded {when(arrived.recorded_at)} (#{arrived.position})")
+    return lines
+
+
+def _started(told: Story) -> Iterator[RenderableType]:
+    decision = told.decision
+    if decision is None:
+        yield "  The decision behind it is not in the journal."
+        return
+    rows = [(decision.policy, f"{decision.verdict}: {decision.reason}")]
+    rows += [("", line) for line in compared(decision.inputs, decision.thresholds)]
+    if decision.suppressed_by:
+        rows.append(("", f"It could not start at once ({decision.suppressed_by}) and waited {seconds(told.waited)}."))
+    else:
+        rows.append(("", f"It started at once, at {when(told.started_at)} (decision #{decision.position})."))
+    yield facts(rows, width=16)
+
+
+def _happened(told: Story) -> Iterator[RenderableType]:
+    rows = []
+    for stage in told.stages:
+        rows += _stage_rows(told, stage)
+    rows += [("recovery", _sentence(decision)) for decision in told.recoveries]
+    rows += [("meanwhile", sentence) for sentence in told.interludes]
+    if told.ending.outcome in {"failed", "cancelled"}:
+        rows.append((told.ending.outcome, told.ending.reason))
+    if told.ending.seconds is not None:
+        rows.append(("in all", seconds(told.ending.seconds)))
+    yield facts(rows, width=12)
+
+
+def _stage_rows(told: Story, stage: StageTold) -> list[tuple[str, str]]:
+    rows = []
+    for attempt in stage.attempts:
+        name = stage.stage if attempt.number == 1 else f"{stage.stage} #{attempt.number}"
+        rows.append((name, _attempt(told, stage.stage, attempt)))
+    return rows
+
+
+def _attempt(told: Story, stage: str, attempt: Attempt) -> str:
+    took = f" {seconds(attempt.seconds)}" if attempt.seconds is not None else ""
+    words = {"succeeded": f"done in{took}", "going on": f"going on since {when(attempt.started_at)}"}
+    text = words.get(attempt.outcome, f"{attempt.outcome} after{took}: {attempt.message}")
+    metrics = attempt.metrics
+    if stage == "probe" and told.probe is not None and attempt.outcome == "succeeded":
+        shift = told.probe.shift
+        measured = "there was no champion to compare with"
+        if shift is not None:
+            measured = f"the champion's loss on the new data is {shift:+.4f} nats per byte against the old (the shift)"
+        text += f": {measured}"
+    if stage == "train" and "tokens" in metrics:
+        text += f": {metrics['tokens']:,.0f} tokens, {metrics.get('tokens_per_second', 0):,.0f} a second"
+        if metrics.get("resumed_at"):
+            text += f", resumed after step {metrics['resumed_at']:,.0f}"
+    return text
+
+
+def _brought(told: Story) -> Iterator[RenderableType]:
+    if not told.evaluation:
+        return
+    rows = comparison_rows(told.plan, told.evaluation)
+    headings = ("domain", "part", "before", "after", "difference [95 % interval]")
+    yield columns(headings, rows, numbers=(2, 3, 4))
+    yield UNIT
+
+
+def _judged(told: Story) -> Iterator[RenderableType]:
+    decision = told.judgement
+    if decision is None:
+        return
+    rows = [(decision.policy, f"{decision.verdict}: {decision.reason}")]
+    rows += [("", line) for line in compared(decision.inputs, decision.thresholds)]
+    yield facts(rows, width=16)
+
+
+def _sentence(decided: Decided) -> str:
+    held_back = f" [not now: {decided.suppressed_by}]" if decided.suppressed_by else ""
+    return f"{decided.verdict}: {decided.reason}{held_back} (#{decided.position})"
+
+
+def _present(seen: Why) -> list[tuple[str, str]]:
+    pending = " · ".join(f"{domain} {amount:,}" for domain, amount in sorted(seen.pending.items()))
+    rows = [
+        ("champion", f"version {seen.champion}" if seen.champion else "none yet"),
+        ("pending", f"{pending} tokens" if pending else "no data waits"),
+        ("active", seen.active or "no run"),
+    ]
+    rows += [("paused", f"by {seen.paused}; `rewarm request resume {seen.pipeline}` ends it")] if seen.paused else []
+    rows += [("held", f"{seen.held} waits for `rewarm request approve`")] if seen.held else []
+    return rows

@@ -1,0 +1,161 @@
+"""Why a pipeline does what it does now: each policy's opinion recomputed, and what keeps its wishes waiting."""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+import msgspec
+
+from daemon.cli.explain.story import Decided
+from daemon.cli.status import Waiting, describe, hindrance
+from daemon.config import Configuration
+from daemon.core.commands import StartRun, WithdrawWish
+from daemon.core.decisions import Decision
+from daemon.core.drafts import draft
+from daemon.core.events import DecisionMade, Numbers, Record, TimerFired
+from daemon.core.plans import Plan
+from daemon.core.state import Pipeline, State
+from daemon.core.transition import evolve
+from daemon.journal.base import Reader
+from policies.base import BasePolicy
+
+
+class Opinion(msgspec.Struct, frozen=True, kw_only=True):
+    """What a policy would say now; `verdict` None: it speaks only when something happens to a run.
+
+    `plan` is the run that would start; `obstacle` what keeps it from starting at once.
+    """
+
+    policy: str
+    verdict: str | None = None
+    reason: str = ""
+    inputs: Numbers = {}
+    thresholds: Numbers = {}
+    wakes: dict[str, datetime] = {}
+    due: bool = False
+    plan: Plan | None = None
+    obstacle: str | None = None
+
+
+class Why(msgspec.Struct, frozen=True, kw_only=True):
+    """A pipeline's present: what its policies think, what waits, and what was decided last."""
+
+    pipeline: str
+    at: datetime
+    position: int
+    champion: int | None
+    pending: dict[str, int]
+    paused: str | None
+    active: str | None
+    held: str | None
+    opinions: tuple[Opinion, ...]
+    wishes: tuple[Waiting, ...]
+    decisions: tuple[Decided, ...]
+
+
+def hypothetical(state: State, configuration: Configuration, now: datetime) -> State:
+    """Return the state as it would be if the daemon took the configuration now; nothing is stored."""
+    at = max(now, state.recorded_at) if state.recorded_at else now
+    record = Record(
+        position=state.position + 1,
+        recorded_at=at,
+        source="/cli/hypothetical",
+        id="configuration",
+        event=configuration.changed(),
+    )
+    folded = evolve(state, record)
+    return msgspec.structs.replace(folded, position=state.position)
+
+
+def opinions(state: State, pipeline: Pipeline, policies: tuple[BasePolicy, ...], now: datetime) -> tuple[Opinion, ...]:
+    """Return what every policy of a pipeline would say at `now`."""
+    question = Record(
+        position=state.position + 1,
+        recorded_at=now,
+        source="/cli/hypothetical",
+        id="now",
+        pipeline=pipeline.name,
+        event=TimerFired(policy="", key="", due=now),
+    )
+    return tuple(_opinion(state, pipeline, policy, question) for policy in policies)
+
+
+def look(
+    configuration: Configuration, reader: Reader | None, state: State, name: str, now: datetime
+) -> Why:
+    """Return why a pipeline does what it does."""
+    state = hypothetical(state, configuration, now)
+    pipeline = state.pipelines[name]
+    status = describe(state, pipeline, configured=True)
+    return Why(
+        pipeline=name,
+        at=now,
+        position=state.position,
+        champion=pipeline.champion.version if pipeline.champion else None,
+        pending=status.pending,
+        paused=pipeline.paused,
+        active=pipeline.active.run if pipeline.active else None,
+        held=status.held,
+        opinions=opinions(state, pipeline, configuration.settings.pipelines[name].policies, now),
+        wishes=status.wishes,
+        decisions=tuple(_latest(reader, pipeline)) if reader is not None else (),
+    )
+
+
+def due_first(found: Mapping[str, tuple[Opinion, ...]]) -> list[tuple[str, Opinion]]:
+    """Return the opinions that would start something, with their pipelines."""
+    return [(name, opinion) for name, each in found.items() for opinion in each if opinion.due]
+
+
+def _opinion(state: State, pipeline: Pipeline, policy: BasePolicy, question: Record) -> Opinion:
+    decision = policy.opinion(pipeline, question)
+    if decision is None:
+        return Opinion(policy=policy.label)
+    start = next((command for command in decision.commands if isinstance(command, StartRun)), None)
+    plan, obstacle = None, None
+    if start is not None:
+        drafted = draft(pipeline, start.intent, state.position)
+        plan = drafted if isinstance(drafted, Plan) else None
+        obstacle = drafted if isinstance(drafted, str) else _obstacle(state, pipeline)
+    return Opinion(
+        policy=policy.label,
+        verdict=decision.verdict,
+        reason=decision.reason + _taken_back(decision),
+        inputs=decision.inputs,
+        thresholds=decision.thresholds,
+        wakes=decision.wakes,
+        due=start is not None,
+        plan=plan,
+        obstacle=obstacle,
+    )
+
+
+def _taken_back(decision: Decision) -> str:
+    return " It would take its wish back." if any(isinstance(c, WithdrawWish) for c in decision.commands) else ""
+
+
+def _obstacle(state: State, pipeline: Pipeline) -> str | None:
+    busy = sum(1 for other in state.pipelines.values() if other.active is not None)
+    free = pipeline.active is None and pipeline.paused is None and busy < state.slots
+    return None if free else hindrance(state, pipeline)
+
+
+def _latest(reader: Reader, pipeline: Pipeline) -> list[Decided]:
+    """Return the decisions that brought the standing verdicts, newest first."""
+    found = []
+    for verdict in sorted(pipeline.verdicts.values(), key=lambda v: -v.position):
+        for record in reader.records(verdict.position - 1, 1):
+            if isinstance(record.event, DecisionMade):
+                found.append(
+                    Decided(
+                        position=record.position,
+                        recorded_at=record.recorded_at,
+                        policy=record.event.policy,
+                        version=record.event.policy_version,
+                        verdict=record.event.verdict,
+                        reason=record.event.reason,
+                        inputs=record.event.inputs,
+                        thresholds=record.event.thresholds,
+                        suppressed_by=record.event.suppressed_by,
+                    )
+                )
+    return found

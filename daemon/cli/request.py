@@ -1,0 +1,67 @@
+"""`rewarm request`: ask for something as a person, by the spool; whose request it is the file's owner says."""
+
+import argparse
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, get_args
+
+import msgspec
+
+from daemon.cli.delivery import envelope
+from daemon.cli.emit import send, waiting
+from daemon.cli.session import configured, pipeline_named
+from daemon.core.errors import RewarmError
+from daemon.core.events import OperatorRequested, Verb
+
+if TYPE_CHECKING:
+    from daemon.cli.session import Commands
+
+MEANINGS = {
+    "pause": "start nothing new",
+    "resume": "end a pause",
+    "retrain": "train again on everything",
+    "promote": "promote the held candidate, whatever its numbers",
+    "rollback": "make the previous champion the champion again",
+    "cancel": "end a run",
+    "approve": "let the held candidate be promoted if it still keeps its bounds",
+    "accept": "use the arrivals of a rejected candidate again (--run)",
+    "withdraw": "forget the arrivals of a rejected candidate (--run)",
+    "retry": "try the data of a failed run again",
+}
+
+
+def add(commands: "Commands", common: argparse.ArgumentParser) -> None:
+    """Add the command."""
+    text = "ask for something: " + ", ".join(get_args(Verb))
+    parser = commands.add_parser(
+        "request",
+        parents=[common],
+        help=text,
+        description="Ask the daemon for something. What is asked, by whom and what came of it is recorded.",
+        epilog="verbs:\n" + "\n".join(f"  {verb:9} {MEANINGS.get(verb, '')}" for verb in get_args(Verb)),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("verb", metavar="VERB")
+    parser.add_argument("pipeline", metavar="PIPELINE")
+    parser.add_argument("--run", dest="about", metavar="RUN", help="the run that is meant")
+    parser.add_argument("--reason", default="", help="why, for whoever reads it later")
+    waiting(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Send the request; raises RewarmError for an unknown verb or pipeline."""
+    verbs = get_args(Verb)
+    if arguments.verb not in verbs:
+        raise RewarmError(f"There is no request {arguments.verb!r}. Known: {', '.join(verbs)}.")
+    configuration = configured(arguments)
+    pipeline = pipeline_named(configuration, arguments.pipeline)
+    data = {"verb": arguments.verb, "reason": arguments.reason, "run": arguments.about}
+    given = {key: value for key, value in data.items() if value}
+    event = envelope(
+        OperatorRequested.kind,
+        pipeline,
+        msgspec.json.encode(given),
+        now=datetime.now(UTC),
+        version=OperatorRequested.version,
+    )
+    return send(configuration, event, arguments)

@@ -1,0 +1,172 @@
+"""Records in words: one line each, with the numbers that matter."""
+
+from daemon.cli.output import count, seconds, size, when
+from daemon.core.events import (
+    AnyEvent,
+    CheckpointSaved,
+    ConfigurationChanged,
+    DaemonStarted,
+    DaemonStopped,
+    DataArrived,
+    DataIngested,
+    DataRejected,
+    DataWithdrawn,
+    DecisionMade,
+    FailureReported,
+    InputRejected,
+    ModelEvaluated,
+    ModelPromoted,
+    ModelRejected,
+    ModelRolledBack,
+    OperatorRequested,
+    PlanFixed,
+    ProbeMeasured,
+    Reported,
+    RunCancelled,
+    RunFailed,
+    RunHeld,
+    RunPreempted,
+    RunResumed,
+    RunStarted,
+    RunSucceeded,
+    SourceDegraded,
+    SourceRecovered,
+    StageFailed,
+    StageInterrupted,
+    StageProgressed,
+    StageStarted,
+    StageSucceeded,
+    TimerFired,
+)
+from daemon.core.plans import Plan, tokens
+
+
+def summary(event: AnyEvent) -> str:
+    """Return what an event says in one line."""
+    return _outside(event) or _stage(event) or _run(event) or _daemon(event) or ""
+
+
+def _outside(event: AnyEvent) -> str:
+    match event:
+        case DataArrived():
+            return f"{event.domain}: {amount(event)} at {event.uri}"
+        case DataWithdrawn():
+            why = f": {event.reason}" if event.reason else ""
+            return f"arrival {event.arrival_id} of {event.arrival_source}{why}"
+        case OperatorRequested():
+            run = f" {event.run}" if event.run else ""
+            return f"{event.verb}{run} by {event.by or 'unknown'}{': ' + event.reason if event.reason else ''}"
+        case FailureReported():
+            where = " ".join(part for part in (event.run, event.host, event.worker) if part)
+            return f"{event.failure} {where} {event.evidence}".rstrip()
+        case Reported():
+            return f"{event.metric} = {event.value:g} {event.window}".rstrip()
+        case _:
+            return ""
+
+
+def _stage(event: AnyEvent) -> str:
+    match event:
+        case StageStarted():
+            return f"{attempt(event.run, event.stage, event.attempt)} in process {event.pid}"
+        case StageProgressed():
+            numbers = ", ".join(f"{name} {value:.4g}" for name, value in sorted(event.metrics.items()))
+            return f"{attempt(event.run, event.stage, event.attempt)} {event.step:,}/{event.steps:,} {numbers}".rstrip()
+        case CheckpointSaved():
+            return f"{attempt(event.run, event.stage, event.attempt)} at step {event.step:,}"
+        case StageSucceeded():
+            return f"{attempt(event.run, event.stage, event.attempt)} in {seconds(event.seconds)}"
+        case StageFailed():
+            return f"{attempt(event.run, event.stage, event.attempt)}: {event.failure}: {event.message}"
+        case StageInterrupted():
+            return f"{attempt(event.run, event.stage, event.attempt)}: {event.reason} {event.message}".rstrip()
+        case DataIngested():
+            held = count(event.amount.documents, "document")
+            return f"{event.domain}: {held}, {event.amount.tokens:,} tokens (arrival {event.arrival})"
+        case DataRejected():
+            return f"{event.domain}: {event.reason}: {event.message} (arrival {event.arrival})"
+        case ProbeMeasured():
+            return "there is no champion yet" if event.shift is None else f"shift {event.shift:.4f} nats per byte"
+        case _:
+            return _model(event)
+
+
+def _model(event: AnyEvent) -> str:
+    match event:
+        case ModelEvaluated():
+            return "; ".join(
+                f"{domain} {each.candidate.mean:.4f}"
+                + (f" ({each.difference.mean:+.4f})" if each.difference is not None else "")
+                for domain, each in sorted(event.domains.items())
+            )
+        case ModelPromoted():
+            return f"version {event.model_version} at {event.path}, sha256 {event.sha256[:12]}"
+        case ModelRejected():
+            return f"{event.run}: {event.reason}"
+        case ModelRolledBack():
+            return f"version {event.withdrawn_version} → {event.model_version}: {event.reason}"
+        case _:
+            return ""
+
+
+def _run(event: AnyEvent) -> str:
+    match event:
+        case RunStarted():
+            return f"{event.run}: {plan(event.plan)}"
+        case PlanFixed():
+            return f"{event.run}: {plan(event.plan)}"
+        case RunResumed():
+            return f"{event.run} at {event.stage}"
+        case RunHeld() | RunCancelled():
+            return f"{event.run}: {event.reason}"
+        case RunPreempted():
+            return f"{event.run} before {event.stage}"
+        case RunSucceeded():
+            return f"{event.run}: {event.outcome}"
+        case RunFailed():
+            return f"{event.run} in {event.stage}: {event.reason}"
+        case _:
+            return ""
+
+
+def _daemon(event: AnyEvent) -> str:
+    match event:
+        case DecisionMade():
+            held_back = f" [not now: {event.suppressed_by}]" if event.suppressed_by else ""
+            return f"{event.policy} → {event.verdict}: {event.reason}{held_back}"
+        case TimerFired():
+            return f"{event.policy}: {event.key}, due {when(event.due)}"
+        case DaemonStarted():
+            return f"rewarm {event.release}, process {event.pid} on {event.host}, epoch {event.epoch}"
+        case DaemonStopped():
+            return event.reason
+        case ConfigurationChanged():
+            return f"{', '.join(event.pipelines) or 'no pipeline'} ({event.hash[:12]})"
+        case SourceDegraded():
+            return f"{event.name}: {event.reason}"
+        case SourceRecovered():
+            return event.name
+        case InputRejected():
+            return f"{event.reason}: {event.message} ({event.where})"
+        case _:
+            return ""
+
+
+def attempt(run: str, stage: str, number: int) -> str:
+    """Return the name of an attempt; the first needs no number."""
+    return f"{run} {stage}" + (f" #{number}" if number > 1 else "")
+
+
+def amount(event: DataArrived) -> str:
+    """Return how much an arrival is announced to be."""
+    parts = [count(event.documents, "document")] if event.documents is not None else []
+    parts += [size(event.bytes)] if event.bytes is not None else []
+    parts += [f"about {event.tokens:,} tokens"] if event.tokens is not None and not parts else []
+    return ", ".join(parts) or "an unknown amount"
+
+
+def plan(value: Plan) -> str:
+    """Return what a run is to do, in short."""
+    start = {"scratch": "from scratch"}.get(value.start.kind, f"from version {value.start.version}'s trunk")
+    replay = f", {value.training.replay:.0%} replayed" if value.training.replay else ""
+    return f"{value.kind} {start}, {tokens(value.new):,} new tokens, {value.training.tokens:,} in all{replay}"

@@ -1,0 +1,1 @@
+"""From orders in the state to stage processes, and from their outcome files back to facts."""

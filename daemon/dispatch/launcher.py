@@ -1,0 +1,116 @@
+"""Getting a stage process started: by the warm worker's fifo, or as a fresh process."""
+
+import errno
+import fcntl
+import logging
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from daemon.core.errors import WorkerError
+from daemon.dispatch.fingerprint import fingerprint, read_card
+from daemon.dispatch.worker import FIFO, RETIRE
+
+START_PATIENCE = 30.0
+logger = logging.getLogger("rewarm.dispatch")
+
+
+class Launcher:
+    """Hands attempts to the worker of a state folder, and sees that there is one."""
+
+    def __init__(self, state: Path, *, warm: bool) -> None:
+        self._state = state
+        self._warm = warm
+        self._mine: subprocess.Popen[bytes] | None = None
+        self._fresh: list[subprocess.Popen[bytes]] = []
+        self._asked_at = -START_PATIENCE
+        self._checked: tuple[float, bool] = (0.0, False)
+
+    def launch(self, folder: Path) -> bool:
+        """Start the attempt; returns False when the worker is not ready yet (ask again)."""
+        if not self._warm:
+            self._start(folder)
+            return True
+        self.warm_up()
+        return self._send(os.fsencode(folder.relative_to(self._state)))
+
+    def warm_up(self) -> None:
+        """See that a worker with today's code serves the state folder; starts one where there is none."""
+        if not self._warm:
+            return
+        if worker_alive(self._state):
+            if self._current():
+                return
+            logger.info("The worker is replaced: its code or environment changed.")
+            self._send(RETIRE)
+        recently = time.monotonic() - self._asked_at < START_PATIENCE
+        if recently and self._mine is not None and self._mine.poll() is None:
+            return
+        self._asked_at = time.monotonic()
+        self._mine = self._start(None)
+
+    def retire(self) -> None:
+        """Let the worker that this launcher started go, once its children are done."""
+        if self._mine is not None and self._mine.poll() is None:
+            self._send(RETIRE)
+            self._mine.terminate()
+
+    def reap(self) -> None:
+        """Collect fresh processes that have ended."""
+        self._fresh = [process for process in self._fresh if process.poll() is None]
+
+    def _current(self) -> bool:
+        """Return whether the worker's code is today's; looked at once in a second."""
+        at, answer = self._checked
+        if time.monotonic() - at > 1.0:
+            card = read_card(self._state)
+            answer = card is None or card.fingerprint == fingerprint()  # no card: it is still warming up
+            self._checked = (time.monotonic(), answer)
+        return answer
+
+    def _send(self, line: bytes) -> bool:
+        try:
+            descriptor = os.open(self._state / FIFO, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno in {errno.ENOENT, errno.ENXIO}:
+                return False
+            raise WorkerError(f"The worker's fifo {self._state / FIFO} cannot be opened: {error}.") from error
+        try:
+            return os.write(descriptor, line + b"\n") > 0
+        except (BlockingIOError, BrokenPipeError):
+            return False
+        finally:
+            os.close(descriptor)
+
+    def _start(self, folder: Path | None) -> subprocess.Popen[bytes]:
+        """Start a worker in its own process session, its output in files: it outlives this process."""
+        self._state.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "daemon.dispatch.worker", str(self._state)]
+        log = self._state / "worker.log"
+        if folder is not None:
+            command.append(str(folder))
+            log = folder / "log.txt"
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            )
+        if folder is not None:
+            self._fresh.append(process)
+        return process
+
+
+def worker_alive(state: Path) -> bool:
+    """Return whether a worker holds the state folder's lock."""
+    try:
+        descriptor = os.open(state / "worker.lock", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

@@ -1,0 +1,146 @@
+"""What an attempt is told: everything, read from the journal when it is dispatched."""
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from daemon.core import arrivals
+from daemon.core.errors import InputError
+from daemon.core.events import (
+    DataArrived,
+    DataIngested,
+    DataRejected,
+    DataWithdrawn,
+    ModelPromoted,
+    StageSucceeded,
+)
+from daemon.core.plans import Checkpoint, Plan
+from daemon.core.state import Order, Pipeline
+from daemon.door import local_path
+from daemon.journal.base import Reader, scan_where
+from stages.base import implementation
+from stages.run_folder import Arrival, Champion, Shard, Specification
+
+
+def attempt_folder(state: Path, run: str, stage: str, attempt: int) -> Path:
+    """Return where an attempt lives; a stage of the user's own is named by its class."""
+    return state / "runs" / run / stage.replace(":", ".") / str(attempt)
+
+
+def specify(
+    reader: Reader, pipeline: Pipeline, order: Order, *, state: Path, roots: tuple[Path, ...], threads: int
+) -> Specification:
+    """Return the specification of the ordered attempt. Raises JournalError when the journal cannot be read."""
+    if pipeline.active is None:
+        raise ValueError(f"pipeline {pipeline.name} has no active run")
+    plan = pipeline.active.plan
+    withdrawn = _withdrawn(reader, pipeline.name)
+    champion = pipeline.champion
+    return Specification(
+        pipeline=pipeline.name,
+        run=order.run,
+        stage=order.stage,
+        attempt=order.attempt,
+        command=order.command,
+        implementation=implementation(order.stage),
+        state=str(state),
+        roots=tuple(str(root) for root in roots),
+        plan=plan,
+        arrivals=tuple(_arrivals(reader, pipeline.name, plan, withdrawn, roots)),
+        new=tuple(_shards(reader, order.run, state, withdrawn)),
+        past=tuple(_past(reader, pipeline.name, plan.parent, state, withdrawn)),
+        champion=None
+        if champion is None
+        else Champion(
+            version=champion.version,
+            model=Checkpoint(path=champion.path, sha256=champion.sha256),
+            trunk=champion.trunk,
+        ),
+        model_version=pipeline.versions + 1,
+        done={
+            event.stage: str(attempt_folder(state, event.run, event.stage, event.attempt))
+            for event in _events(reader, run=order.run, kinds=("stage.succeeded",))
+            if isinstance(event, StageSucceeded)
+        },
+        resume_from=tuple(
+            str(attempt_folder(state, order.run, order.stage, earlier)) for earlier in range(1, order.attempt)
+        )
+        if order.resume
+        else (),
+        threads=threads,
+    )
+
+
+def _arrivals(
+    reader: Reader, name: str, plan: Plan, withdrawn: Collection[int], roots: tuple[Path, ...]
+) -> Iterator[Arrival]:
+    """Yield the arrivals of the plan's spans with what they are counted as: exact where they were ingested."""
+    if not plan.spans:
+        return
+    begin = min(span.after for span in plan.spans)
+    counted = {}
+    unusable = set(withdrawn)
+    for record in scan_where(reader, begin, pipeline=name, kinds=("data.ingested", "data.rejected")):
+        if isinstance(record.event, DataIngested):
+            counted[record.event.arrival] = record.event.amount
+        elif isinstance(record.event, DataRejected):
+            unusable.add(record.event.arrival)
+    for span in plan.spans:
+        for record in scan_where(reader, span.after, upto=span.upto, pipeline=name, kinds=("data.arrived",)):
+            event = record.event
+            if not isinstance(event, DataArrived) or record.position in unusable:
+                continue
+            amount = arrivals.amount_of(event)
+            yield Arrival(
+                position=record.position,
+                path=_path(event.uri, roots),
+                format=event.format,
+                domain=event.domain,
+                bytes=amount.bytes,
+                tokens=amount.tokens,
+                documents=amount.documents,
+                sha256=event.sha256,
+                counted=counted.get(record.position),
+            )
+
+
+def _path(uri: str, roots: tuple[Path, ...]) -> str:
+    try:
+        return str(local_path(uri, roots))
+    except InputError:
+        return uri  # the roots changed meanwhile: ingest rejects it, with the reason
+
+
+def _past(reader: Reader, name: str, parent: int | None, state: Path, withdrawn: Collection[int]) -> Iterator[Shard]:
+    """Yield what the champion and the champions before it were trained on (rule 13)."""
+    promoted = {
+        event.model_version: event
+        for event in _events(reader, pipeline=name, kinds=("model.promoted",))
+        if isinstance(event, ModelPromoted)
+    }
+    while parent is not None and parent in promoted:
+        model = promoted.pop(parent)
+        yield from _shards(reader, model.run, state, withdrawn)
+        parent = model.parent
+
+
+def _shards(reader: Reader, run: str, state: Path, withdrawn: Collection[int]) -> list[Shard]:
+    found = {
+        event.arrival: Shard(position=event.arrival, domain=event.domain, manifest=str(state / event.manifest))
+        for event in _events(reader, run=run, kinds=("data.ingested",))
+        if isinstance(event, DataIngested) and event.arrival not in withdrawn
+    }
+    return [found[position] for position in sorted(found)]
+
+
+def _withdrawn(reader: Reader, name: str) -> frozenset[int]:
+    return frozenset(
+        event.arrival
+        for event in _events(reader, pipeline=name, kinds=("data.withdrawn",))
+        if isinstance(event, DataWithdrawn) and event.arrival is not None
+    )
+
+
+def _events(
+    reader: Reader, *, kinds: Collection[str], run: str | None = None, pipeline: str | None = None
+) -> Iterator[object]:
+    return (record.event for record in scan_where(reader, 0, kinds=kinds, run=run, pipeline=pipeline))

@@ -1,0 +1,207 @@
+"""The door: what may come in, from whom, and in which form. Everything else becomes a dead letter with a reason."""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+from msgspec.structs import replace
+
+from daemon.core.encoding import decode, encode
+from daemon.core.errors import EventError, InputError
+from daemon.core.events import EVENTS, AnyEvent, DataArrived, DataWithdrawn, OperatorRequested
+from daemon.journal.base import Cursor, digest
+
+MAX_BYTES = 1 << 20
+OWN_SOURCES = "/rewarm/"
+REJECTED_SOURCE = "/rewarm/door"
+REFUSED = "refused:"
+"""Before an input cursor's name: the cursor that counts its dead letters."""
+TYPE = re.compile(r"^(?:io\.rewarm\.)?(?P<kind>[a-z_]+\.[a-z_]+)(?:\.v(?P<version>[0-9]{1,6}))?$")
+OUTSIDE_KINDS = sorted(kind for kind, cls in EVENTS.items() if cls.origin in {"outside", "operator"})
+
+
+class Envelope(msgspec.Struct, frozen=True, kw_only=True):
+    """A CloudEvents 1.0 envelope in structured mode; without `specversion` plain JSON of the same shape."""
+
+    type: str
+    specversion: str | None = None
+    id: str | None = None
+    source: str | None = None
+    subject: str | None = None
+    time: str | None = None
+    data: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class Offer(msgspec.Struct, frozen=True, kw_only=True):
+    """One input on its way into the journal: an event, or the reason why it is none."""
+
+    source: str
+    id: str
+    where: str
+    digest: bytes
+    event: AnyEvent | None = None
+    pipeline: str | None = None
+    time: datetime | None = None
+    text: bytes | None = None
+    refusal: tuple[str, str] | None = None
+
+
+class Input(msgspec.Struct, frozen=True, kw_only=True):
+    """Offers that enter in one transaction, and the cursor step that goes with them."""
+
+    offers: tuple[Offer, ...]
+    cursor: Cursor | None = None
+
+
+class Letter(msgspec.Struct, frozen=True, kw_only=True):
+    """A text as a source received it: where from, what to call it without an id, and who stands behind it."""
+
+    text: bytes
+    where: str
+    source: str
+    id: str
+    by: str | None = None
+
+
+class Door(msgspec.Struct, frozen=True, kw_only=True):
+    """Parses and checks what comes from outside; knows the configured pipelines and roots."""
+
+    pipelines: Mapping[str, object]
+    roots: tuple[Path, ...]
+
+    def receive(self, letter: Letter) -> Offer:
+        """Return the offer that a received text makes; never raises for bad input."""
+        try:
+            return self._read(letter)
+        except InputError as error:
+            return refuse(letter, error)
+
+    def complete(self, event: AnyEvent, domains: Sequence[str] | Mapping[str, object], most: int) -> AnyEvent:
+        """Return an arrival with its size and token estimate filled in from its file.
+
+        Raises InputError when the file lies outside the roots or is not there, or the pipeline would get more
+        than `most` domains. Done after duplicates are told, so that a repeated fact needs no file.
+        """
+        if not isinstance(event, DataArrived):
+            return event
+        if event.domain not in domains and len(domains) >= most:
+            message = f"The pipeline has {most} domains already (max_domains); {event.domain!r} would be one more."
+            raise InputError("too_many_domains", message)
+        path = local_path(event.uri, self.roots)
+        try:
+            size = path.stat().st_size
+        except OSError as error:
+            raise InputError("file_missing", f"{path} cannot be read: {error.strerror}.") from error
+        if not path.is_file():
+            raise InputError("not_a_file", f"{path} is not a regular file.")
+        size = size if event.bytes is None else event.bytes
+        return replace(event, bytes=size, tokens=event.tokens if event.tokens is not None else size)
+
+    def _read(self, letter: Letter) -> Offer:
+        if len(letter.text) > MAX_BYTES:
+            raise InputError("too_large", f"An event has {len(letter.text):,} bytes; at most {MAX_BYTES:,} are taken.")
+        envelope = _envelope(letter.text)
+        event = self._event(envelope, letter)
+        if envelope.specversion is not None:
+            missing = [name for name in ("id", "source") if not getattr(envelope, name)]
+            if missing:
+                raise InputError(f"missing_{missing[0]}", f"A CloudEvent needs {' and '.join(missing)}.")
+        if (envelope.source or "").startswith(OWN_SOURCES):
+            raise InputError("forbidden_source", f"Sources under {OWN_SOURCES} are rewarm's own; use another one.")
+        pipeline = envelope.subject
+        if pipeline not in self.pipelines:
+            known = ", ".join(sorted(self.pipelines)) or "none"
+            raise InputError(
+                "unknown_pipeline", f"The subject must be a configured pipeline, it is {pipeline!r}; known: {known}."
+            )
+        identified = bool(envelope.id and envelope.source)
+        return Offer(
+            source=(envelope.source if identified else None) or letter.source,
+            id=(envelope.id if identified else None) or letter.id,
+            where=letter.where,
+            digest=digest(f"{pipeline} {event.kind} ".encode() + encode(event)),
+            event=event,
+            pipeline=pipeline,
+            time=_time(envelope.time),
+            text=letter.text,
+        )
+
+    def _event(self, envelope: Envelope, letter: Letter) -> AnyEvent:
+        matched = TYPE.match(envelope.type)
+        kind = matched["kind"] if matched else envelope.type
+        if kind not in EVENTS:
+            raise InputError("unknown_kind", f"Type {envelope.type!r} is not known; known: {', '.join(OUTSIDE_KINDS)}.")
+        origin = EVENTS[kind].origin
+        if origin not in {"outside", "operator"}:
+            raise InputError(
+                "forbidden_kind", f"{kind} is told by rewarm alone; from outside: {', '.join(OUTSIDE_KINDS)}."
+            )
+        if origin == "operator" and letter.by is None:
+            raise InputError("not_an_operator", f"{kind} is not accepted here; send it over the spool.")
+        version = int(matched["version"] or EVENTS[kind].version) if matched else 1
+        try:
+            event = decode(kind, version, bytes(envelope.data))
+        except EventError as error:
+            raise InputError("wrong_data", str(error)) from error
+        match event:
+            case OperatorRequested():
+                return replace(event, by=letter.by or "", spans=(), amounts={})
+            case DataWithdrawn():
+                return replace(event, arrival=None, domain=None, amount=None)
+            case _:
+                return event
+
+
+def refuse(letter: Letter, error: InputError) -> Offer:
+    """Return the dead letter that a text becomes."""
+    return Offer(
+        source=REJECTED_SOURCE,
+        id=f"{letter.source}#{letter.id}",
+        where=letter.where,
+        digest=digest(letter.text),
+        text=letter.text[:MAX_BYTES],
+        refusal=(error.reason, str(error)),
+    )
+
+
+def local_path(uri: str, roots: Sequence[Path]) -> Path:
+    """Return the file that a uri names; raises InputError unless it lies, links resolved, inside a root."""
+    parts = urlsplit(uri)
+    if parts.scheme not in {"", "file"}:
+        raise InputError("unknown_scheme", f"{uri!r} has scheme {parts.scheme!r}; known: file.")
+    if parts.scheme == "file" and parts.netloc not in {"", "localhost"}:
+        raise InputError("outside_roots", f"{uri!r} names the host {parts.netloc!r}; write file:///path.")
+    text = unquote(parts.path) if parts.scheme == "file" else uri
+    if "\0" in text or not text:
+        raise InputError("outside_roots", f"{uri!r} names no file.")
+    first = roots[0] if roots else Path.cwd()
+    path = Path(os.path.realpath(first / text))
+    if not any(path.is_relative_to(os.path.realpath(root)) for root in roots):
+        known = ", ".join(str(root) for root in roots) or "none"
+        raise InputError("outside_roots", f"{path} lies outside the configured roots: {known}.")
+    return path
+
+
+def _envelope(text: bytes) -> Envelope:
+    try:
+        return msgspec.json.decode(text, type=Envelope)
+    except msgspec.ValidationError as error:
+        raise InputError("wrong_envelope", f"The envelope does not fit CloudEvents 1.0: {error}.") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError("malformed", f"The text is no JSON object: {error}.") from error
+
+
+def _time(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InputError("wrong_time", f"The time {text!r} is not RFC 3339.") from error
+    if time.tzinfo is None:
+        raise InputError("wrong_time", f"The time {text!r} has no zone; add Z or an offset.")
+    return time

@@ -1,0 +1,1 @@
+"""Where facts come from: the spool folder and the clock."""

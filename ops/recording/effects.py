@@ -1,0 +1,246 @@
+"""From records to what MLflow shall hold. Everything here comes from the journal and the run folders."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from daemon.core.events import (
+    DataIngested,
+    DecisionMade,
+    Loss,
+    ModelEvaluated,
+    ModelPromoted,
+    ModelRejected,
+    ModelRolledBack,
+    PlanFixed,
+    ProbeMeasured,
+    Record,
+    RunCancelled,
+    RunFailed,
+    RunHeld,
+    RunPreempted,
+    RunResumed,
+    RunStarted,
+    RunSucceeded,
+    StageEvent,
+    run_of,
+)
+from ops.recording import plots, segments
+from ops.recording.content import Batch, Content, DatasetUse, Metric, StatusChange, milliseconds
+from ops.recording.curves import Curves
+from ops.recording.history import MODELS, STORY, History
+from ops.recording.models import models
+from ops.recording.notes import note
+from ops.recording.parameters import parameters
+from ops.recording.stages import Emit, stage_effects
+from ops.recording.targets import Target, run_target, target_of
+
+logger = logging.getLogger("rewarm.mlflow")
+
+
+class Recording:
+    """Turns records into batches of effects."""
+
+    def __init__(self, history: History, state: Path) -> None:
+        self._history = history
+        self._curves = Curves(state)
+
+    def forget(self) -> None:
+        """Start from what the store says: nothing that was planned before may be taken as sent."""
+        self._curves.forget()
+
+    def batch(self, records: Sequence[Record], after: int) -> Batch:
+        """Return the effects of the records beyond position `after`.
+
+        `records` begin where the grid cell of position `after` + 1 begins: an open segment is written as a whole.
+        """
+        batch = Batch(upto=records[-1].position)
+        cells: dict[tuple[Target, str], list[Record]] = {}
+        fresh: set[tuple[Target, str]] = set()
+        for record in records:
+            target = target_of(record, self._history.started)
+            key = (target, segments.name(record.position))
+            cells.setdefault(key, []).append(record)
+            if record.position > after:
+                fresh.add(key)
+                self._record(batch, target, record)
+        for target, name in fresh:
+            batch.contents[target].files[name] = segments.encode(cells[target, name])
+        new = [record for record in records if record.position > after]
+        self._notes(batch, new)
+        self._models(batch, new)
+        for content in batch.contents.values():
+            content.files.update(_drawn(content))
+        return batch
+
+    def _record(self, batch: Batch, target: Target, record: Record) -> None:
+        if target.parent is not None:
+            batch.content(run_target(target.experiment, target.parent), record.recorded_at)
+        content = batch.content(target, record.recorded_at)
+        content.tags["rewarm.sequence"] = str(record.position)
+        if target.standing:
+            content.statuses[:] = [StatusChange(status="FINISHED", ended=milliseconds(record.recorded_at))]
+            return
+        emit = Emit(batch=batch, record=record, content=content)
+        if isinstance(record.event, StageEvent):
+            stage_effects(emit, record.event, self._history, self._curves)
+        self._run_effects(emit)
+
+    def _run_effects(self, emit: Emit) -> None:
+        status = run_status(emit.record)
+        tags = emit.content.tags
+        if status is not None:
+            change, outcome = status
+            emit.content.statuses.append(change)
+            tags["rewarm.outcome"] = outcome
+        match emit.record.event:
+            case RunStarted() as event:
+                decision = self._history.decision_behind(event.command)
+                tags["rewarm.policy"] = event.policy
+                tags["rewarm.reason"] = decision.reason if decision else ""
+                tags["rewarm.verdict"] = decision.verdict if decision else ""
+                tags["rewarm.command"] = event.command
+                emit.content.params.update(parameters(event.plan, "draft."))
+                draw = partial(plots.plan_plot, event.plan, f"{event.run}, as wished")
+                emit.content.pictures["plots/plan.png"] = draw
+            case PlanFixed() as event:
+                earlier = self._history.plans_before(emit.content.target.experiment, event.run, emit.record.position)
+                emit.content.params.update(parameters(event.plan, f"plan{earlier + 1}." if earlier else ""))
+                emit.content.pictures["plots/plan.png"] = partial(plots.plan_plot, event.plan, event.run)
+            case DecisionMade() as event if event.verdict != "advance":
+                tags["rewarm.reason"] = event.reason
+                tags["rewarm.verdict"] = event.verdict
+                tags["rewarm.decided_by"] = event.policy
+            case RunHeld() | RunCancelled() | ModelRejected() as event:
+                tags["rewarm.reason"] = event.reason
+            case RunFailed() as event:
+                tags["rewarm.reason"] = event.reason
+                tags["rewarm.failure"] = event.failure
+            case ModelRolledBack() as event:
+                tags["rewarm.reason"] = event.reason
+                tags["rewarm.outcome"] = "rolled back"
+            case ModelPromoted() as event:
+                parent = emit.parent(event)
+                parent.tags["rewarm.champion"] = str(event.model_version)
+                parent.tags["rewarm.sha256"] = event.sha256
+            case ProbeMeasured() as event:
+                _probe(emit, event)
+            case ModelEvaluated() as event:
+                _evaluation(emit, event)
+            case DataIngested() as event:
+                self._dataset(emit, event)
+            case _:
+                pass
+
+    def _dataset(self, emit: Emit, event: DataIngested) -> None:
+        arrival = self._history.arrival(event.arrival)
+        profile = {
+            "arrival": event.arrival,
+            "arrivals": event.amount.arrivals,
+            "documents": event.amount.documents,
+            "bytes": event.amount.bytes,
+            "tokens": event.amount.tokens,
+            "duplicates": event.duplicates,
+            "sha256": event.sha256,
+        }
+        used = DatasetUse(
+            name=f"{event.domain}-{event.arrival}",
+            digest=event.sha256[:36],
+            source=msgspec.json.encode({"uri": arrival.uri if arrival else event.manifest}).decode(),
+            profile=msgspec.json.encode(profile).decode(),
+            context="new",
+        )
+        emit.parent(event).datasets.append(used)
+        emit.metric(emit.parent(event), f"ingested_tokens/{event.domain}", event.amount.tokens, event.arrival)
+
+    def _notes(self, batch: Batch, new: Sequence[Record]) -> None:
+        """Tell anew the story of every run that something happened to."""
+        told = [record for record in new if record.event.kind in STORY]
+        last = {(record.pipeline, run_of(record.event)): record for record in told}
+        for (pipeline, run), record in last.items():
+            if pipeline is None or run is None or not self._history.started(pipeline, run, batch.upto):
+                continue
+            story = self._history.story(pipeline, run, batch.upto)
+            begun = next((r.event for r in story if isinstance(r.event, RunStarted)), None)
+            decision = self._history.decision_behind(begun.command) if begun else None
+            content = batch.content(run_target(pipeline, run), record.recorded_at)
+            content.tags["mlflow.note.content"] = note(story, decision)
+
+    def _models(self, batch: Batch, new: Sequence[Record]) -> None:
+        for pipeline in dict.fromkeys(record.pipeline for record in new if record.event.kind in MODELS):
+            if pipeline is not None:
+                found = models(pipeline, self._history.models(pipeline, batch.upto))
+                if found.versions:
+                    batch.models.append(found)
+
+
+def run_status(record: Record) -> tuple[StatusChange, str] | None:
+    """Return the status that an event gives its run, and the word for the tag `rewarm.outcome`.
+
+    A run that waits for a person or for its slot is SCHEDULED: MLflow has no word for it.
+    """
+    ended = milliseconds(record.recorded_at)
+    match record.event:
+        case RunStarted() | RunResumed():
+            return StatusChange(status="RUNNING"), "running"
+        case RunHeld():
+            return StatusChange(status="SCHEDULED"), "held"
+        case RunPreempted():
+            return StatusChange(status="SCHEDULED"), "preempted"
+        case RunSucceeded(outcome=outcome):
+            return StatusChange(status="FINISHED", ended=ended), outcome
+        case RunFailed():
+            return StatusChange(status="FAILED", ended=ended), "failed"
+        case RunCancelled():
+            return StatusChange(status="KILLED", ended=ended), "cancelled"
+        case _:
+            return None
+
+
+def _drawn(content: Content) -> Iterator[tuple[str, bytes]]:
+    """Draw a content's pictures; one that cannot be drawn is left out, for numbers matter more."""
+    for name, draw in content.pictures.items():
+        try:
+            picture = draw()
+        except Exception as error:  # noqa: BLE001 - a library's trouble with fonts must not stop the recording
+            names = {"run": content.target.key, "file": name, "error": f"{type(error).__name__}: {error}"[:500]}
+            logger.warning("A picture could not be drawn.", extra=names)
+            continue
+        if picture is not None:
+            yield name, picture
+
+
+def _probe(emit: Emit, event: ProbeMeasured) -> None:
+    parent = emit.parent(event)
+    for side, losses in (("new", event.new), ("past", event.past)):
+        for domain, loss in losses.items():
+            emit.metric(parent, f"probe_{side}/{domain}", loss.mean, event.attempt)
+    if event.shift is not None:
+        emit.metric(parent, "probe_shift", event.shift, event.attempt)
+
+
+def _evaluation(emit: Emit, event: ModelEvaluated) -> None:
+    parent = emit.parent(event)
+    for domain, comparison in event.domains.items():
+        kinds = {
+            "loss": comparison.candidate,
+            "champion_loss": comparison.champion,
+            "difference": comparison.difference,
+        }
+        for name, loss in kinds.items():
+            for metric in _bounds(f"{name}/{domain}", loss, emit, event.attempt):
+                parent.metrics.append(metric)
+    parent.files["evaluation.json"] = msgspec.json.format(msgspec.json.encode(event.domains, order="deterministic"))
+    draw = partial(plots.evaluation_plot, event.domains, f"{event.run}, judged")
+    parent.pictures["plots/evaluation.png"] = draw
+
+
+def _bounds(key: str, loss: Loss | None, emit: Emit, step: int) -> Iterator[Metric]:
+    if loss is None:
+        return
+    at = milliseconds(emit.record.recorded_at)
+    for name, value in ((key, loss.mean), (f"{key}_low", loss.low), (f"{key}_high", loss.high)):
+        yield Metric(key=name, value=value, timestamp=at, step=step)

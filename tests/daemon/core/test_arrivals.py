@@ -1,0 +1,256 @@
+"""The account of data: pending, taken, past, set aside."""
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from daemon.core.events import DataIngested, DataRejected, DataWithdrawn
+from daemon.core.plans import Amount, Span
+from daemon.core.state import free_amounts, free_tokens
+
+if TYPE_CHECKING:
+    from tests.daemon.core.conftest import MakeWorld, Parts, World
+
+SHA = "0" * 64
+
+
+def ingest(world: "World", arrival: int, estimate: Amount, exact: Amount, domain: str = "prose") -> None:
+    """Let the ingest stage count an arrival."""
+    world.fact(
+        DataIngested(
+            **world.names(),
+            arrival=arrival,
+            domain=domain,
+            estimate=estimate,
+            amount=exact,
+            duplicates=0,
+            manifest="m",
+            sha256=SHA,
+        )
+    )
+
+
+def refuse(world: "World", arrival: int, estimate: Amount, domain: str = "prose") -> None:
+    """Let the ingest stage refuse an arrival."""
+    world.fact(
+        DataRejected(
+            **world.names(), arrival=arrival, domain=domain, estimate=estimate, reason="empty", message="It is empty."
+        )
+    )
+
+
+def withdraw(world: "World", arrival: int, amount: Amount, domain: str = "prose") -> None:
+    """Let an arrival be withdrawn, as the door completes it."""
+    world.fact(
+        DataWithdrawn(arrival_source="/test", arrival_id="1", arrival=arrival, domain=domain, amount=amount)
+    )
+
+
+def test_arrivals_are_counted_per_domain(world: "World", parts: "type[Parts]") -> None:
+    """What arrived is pending by its domain until a run uses it; none of it is taken."""
+    world.arrive(40)
+    world.arrive(20, "code")
+    world.arrive(30)
+    pipeline = world.of()
+    assert pipeline.pending == {"prose": parts.amount(70, 2), "code": parts.amount(20)}
+    assert (pipeline.waiting, pipeline.domains, pipeline.last_arrival) == (90, {"prose": 2, "code": 1}, 5)
+    assert pipeline.waiting_since == world.records[1].recorded_at
+    assert free_tokens(pipeline) == 90
+    assert free_amounts(pipeline) == pipeline.pending
+
+
+def test_a_run_takes_what_is_pending_until_it_is_promoted(world: "World", parts: "type[Parts]") -> None:
+    """Arrivals of the active run stay pending but are not free; at promotion they become the champion's past."""
+    world.arrive(100)
+    world.arrive(50)
+    pipeline = world.of()
+    assert pipeline.pending == {"prose": parts.amount(150, 2)}
+    assert free_amounts(pipeline) == {"prose": parts.amount(50)}
+    assert pipeline.waiting_since == world.now
+    world.until("promote")
+    world.fact(world.promotion())
+    pipeline = world.of()
+    assert pipeline.pending == {"prose": parts.amount(50)}
+    assert free_tokens(pipeline) == 50, "the promoted run's arrivals were counted twice"
+    assert free_amounts(pipeline) == {"prose": parts.amount(50)}
+    assert pipeline.champion is not None
+    assert pipeline.champion.past == {"prose": parts.amount(100)}
+
+
+def test_ingest_replaces_an_estimate_by_what_it_counted(world: "World", parts: "type[Parts]") -> None:
+    """The exact amount stands in the pending data and in the run's plan."""
+    world.arrive(100)
+    ingest(world, 2, parts.amount(100), parts.amount(130))
+    assert world.of().pending == {"prose": parts.amount(130)}
+    assert world.of().waiting == 130
+    assert world.run().plan.new == {"prose": parts.amount(130)}
+
+
+def test_an_arrival_is_counted_exactly_only_once(world: "World", parts: "type[Parts]") -> None:
+    """A second attempt that ingests the same arrival again, with the same estimate, changes no amount."""
+    world.arrive(60)
+    world.arrive(60)
+    ingest(world, 2, parts.amount(60), parts.amount(80))
+    refuse(world, 3, parts.amount(60))
+    world.fail()
+    world.fire()
+    ingest(world, 2, parts.amount(60), parts.amount(80))
+    refuse(world, 3, parts.amount(60))
+    assert world.of().pending == world.run().plan.new == {"prose": parts.amount(80)}
+    assert world.of().set_aside == {"prose": parts.amount(60)}
+    assert world.of().ignored == {"already_counted": 2}
+
+
+def test_a_refused_arrival_is_set_aside(world: "World", parts: "type[Parts]") -> None:
+    """What ingest cannot use is neither pending nor part of the run."""
+    world.arrive(50, "code")
+    world.arrive(100)
+    refuse(world, 2, parts.amount(50), "code")
+    assert world.of().pending == world.run().plan.new == {"prose": parts.amount(100)}
+    assert world.of().set_aside == {"code": parts.amount(50)}
+    world.finish()
+    champion = world.of().champion
+    assert champion is not None
+    assert champion.past == {"prose": parts.amount(100)}
+
+
+def test_an_arrival_that_was_used_cannot_be_ingested_or_refused(promoted: "World", parts: "type[Parts]") -> None:
+    """Outcomes about arrivals of the past are counted as ignored."""
+    promoted.arrive(100)
+    before = promoted.of()
+    ingest(promoted, 2, parts.amount(100), parts.amount(1))
+    refuse(promoted, 2, parts.amount(100))
+    assert promoted.of().ignored == {"ingested_arrival_not_pending": 1, "rejected_arrival_not_pending": 1}
+    assert promoted.of().pending == before.pending
+
+
+def test_a_pending_arrival_can_be_withdrawn(world: "World", parts: "type[Parts]") -> None:
+    """A withdrawn arrival waits no longer."""
+    world.arrive(40)
+    world.arrive(30)
+    withdraw(world, 2, parts.amount(40))
+    assert world.of().pending == {"prose": parts.amount(30)}
+    assert world.of().waiting == 30
+
+
+def test_a_taken_arrival_can_be_withdrawn(world: "World", parts: "type[Parts]") -> None:
+    """What the active run took leaves its plan too, and never becomes past."""
+    world.arrive(40)
+    world.arrive(60)
+    withdraw(world, 2, parts.amount(40))
+    assert world.run().plan.new == {"prose": parts.amount(60)}
+    world.finish()
+    champion = world.of().champion
+    assert champion is not None
+    assert champion.past == {"prose": parts.amount(60)}
+
+
+def test_an_arrival_of_a_yielded_run_can_be_withdrawn(make_world: "MakeWorld", parts: "type[Parts]") -> None:
+    """A run that yielded its slot loses what is withdrawn meanwhile, and later arrivals keep their amounts."""
+    world = make_world(parts.Starter("low"), parts.Starter("high", after=1000, priority=1))
+    world.arrive(100)
+    world.arrive(1000)
+    world.stopped()
+    withdraw(world, 2, parts.amount(100))
+    yielded = world.of().yielded
+    assert yielded is not None
+    assert yielded.plan.new == {}
+    assert world.of().pending == {"prose": parts.amount(1000)}
+
+
+def test_a_past_arrival_can_be_withdrawn(promoted: "World", parts: "type[Parts]") -> None:
+    """What the champion was trained on is replayed no more, by a run under way and its candidate neither."""
+    promoted.arrive(60)
+    promoted.arrive(60)
+    promoted.finish()
+    promoted.arrive(100)
+    withdraw(promoted, 2, parts.amount(100))
+    champion = promoted.of().champion
+    assert champion is not None
+    assert champion.past == promoted.run().plan.past == {"prose": parts.amount(120, 2)}
+    promoted.finish()
+    champion = promoted.of().champion
+    assert champion is not None
+    assert champion.past == {"prose": parts.amount(220, 3)}
+
+
+def test_an_arrival_set_aside_can_be_withdrawn(make_world: "MakeWorld", parts: "type[Parts]") -> None:
+    """What a rejected candidate was trained on can be withdrawn by its producer or by a person."""
+    world = make_world(parts.Starter(), parts.Gate("reject"))
+    world.arrive(70)
+    world.arrive(30, "code")
+    world.finish()
+    assert world.of().set_aside == {"prose": parts.amount(70), "code": parts.amount(30)}
+    withdraw(world, 2, parts.amount(70))
+    assert world.of().set_aside == {"code": parts.amount(30)}
+    world.request("withdraw", spans=(Span(after=0, upto=3),), amounts={"code": parts.amount(30)})
+    assert world.of().set_aside == {}
+
+
+def test_an_arrival_of_a_held_run_can_be_withdrawn(make_world: "MakeWorld", parts: "type[Parts]") -> None:
+    """A held candidate's withdrawn arrival does not come back when the candidate is promoted or given up."""
+    world = make_world(parts.Starter(), parts.Gate("hold"))
+    world.arrive(70)
+    world.arrive(30)
+    world.finish()
+    withdraw(world, 2, parts.amount(70))
+    world.request("approve")
+    world.finish()
+    champion = world.of().champion
+    assert champion is not None
+    assert champion.past == {"prose": parts.amount(30)}
+
+
+def test_a_withdrawal_of_something_unknown_changes_nothing(world: "World") -> None:
+    """A withdrawal that the door could not complete is counted as ignored."""
+    world.fact(DataWithdrawn(arrival_source="/test", arrival_id="1"))
+    assert world.of().ignored == {"withdrawal_of_unknown_arrival": 1}
+
+
+def test_accepted_arrivals_are_pending_again_and_used_once(make_world: "MakeWorld", parts: "type[Parts]") -> None:
+    """An operator's accept makes a rejected candidate's arrivals pending; a later promotion makes them past."""
+    world = make_world(parts.Starter(), parts.Gate("reject"))
+    world.arrive(100)
+    world.finish()
+    assert world.of().pending == {}
+    spans, amounts = (Span(after=0, upto=2),), {"prose": parts.amount(100)}
+    world.configure({"p": (parts.Starter(after=150), parts.Gate())})
+    world.request("accept", spans=spans, amounts=amounts)
+    world.request("accept", spans=spans, amounts=amounts)
+    assert world.of().ignored == {"already_pending": 1}
+    assert (world.of().pending, world.of().set_aside, world.of().readmitted) == (amounts, {}, spans)
+    world.arrive(50)
+    assert world.run().plan.spans[0] == spans[0]
+    world.finish()
+    pipeline = world.of()
+    assert pipeline.champion is not None
+    assert pipeline.champion.past == {"prose": parts.amount(150, 2)}
+    assert (pipeline.pending, pipeline.readmitted, pipeline.waiting) == ({}, (), 0)
+
+
+def test_accepting_nothing_or_too_much_changes_nothing(promoted: "World") -> None:
+    """An accept without spans, or beyond the bound on readmitted spans, is counted as ignored."""
+    promoted.request("accept")
+    many = tuple(Span(after=0, upto=1) for _ in range(17))
+    promoted.request("accept", spans=many)
+    assert promoted.of().ignored == {"nothing_to_accept": 1, "too_many_readmitted_spans": 1}
+
+
+@pytest.mark.parametrize("end", ["fail", "cancel"])
+def test_arrivals_of_a_run_without_a_model_stay_pending(world: "World", parts: "type[Parts]", end: str) -> None:
+    """A failed or cancelled run gives its arrivals back, with the instant since when they wait."""
+    world.configure({"p": (parts.Starter(), parts.Gate())})
+    world.arrive(100)
+    arrived_at = world.now
+    if end == "fail":
+        world.fail()
+    else:
+        world.request("cancel")
+        world.stopped()
+    pipeline = world.of()
+    assert pipeline.active is None
+    assert pipeline.pending == {"prose": parts.amount(100)}
+    assert pipeline.waiting_since == arrived_at
+    assert pipeline.failed_upto >= pipeline.last_arrival
+    world.request("retry")
+    assert world.of().failed_upto == 0
