@@ -18,6 +18,7 @@ from daemon import logs
 from daemon.completion import completer
 from daemon.config import Configuration
 from daemon.core.encoding import encode
+from daemon.core.errors import JournalError
 from daemon.core.events import AnyEvent, DaemonStarted, DaemonStopped, Record, SourceDegraded, SourceRecovered
 from daemon.core.state import State, dump
 from daemon.core.transition import REDUCER_VERSION
@@ -171,8 +172,11 @@ class Daemon:
         self._dispatcher.stop()
         for thread in threads:
             thread.join(JOIN_SECONDS)
-        self._loop.tell(DaemonStopped(reason="asked to stop"))
-        self._loop.snapshot()
+        try:
+            self._loop.tell(DaemonStopped(reason="asked to stop"))
+            self._loop.snapshot()
+        except JournalError as error:
+            logger.warning("The drain could not be recorded; nothing is lost by that.", extra={"error": str(error)})
         if self._recorder is not None:
             self._recorder.stop()
         if not any(pipeline.active for pipeline in self._loop.state.pipelines.values()):

@@ -6,6 +6,7 @@ MLflow, the daemon never notices. Exit codes: 0 stopped or done, 1 gave up (only
 """
 
 import argparse
+import contextlib
 import logging
 import os
 import signal
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 from daemon.core.errors import JournalBusy
 from daemon.journal.lock import holder, lock_path, release, take
 from daemon.journal.sqlite_reader import open_reader
+from daemon.logs import configure
 from ops.recording.cursor import sqlite_file
 from ops.recording.follow import Follower, StoreReplaced, follow, watch
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("rewarm.mlflow")
 GIVEN_UP, BUSY = 1, 3
 ATTEMPTS = 8
+CHATTERERS = ("mlflow", "alembic", "sqlalchemy", "sqlalchemy.engine", "huey", "matplotlib", "urllib3")
 ENVIRONMENT = {
     "GIT_PYTHON_REFRESH": "quiet",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -92,8 +95,17 @@ def silence() -> None:
     """Set MLflow's environment and keep its and its libraries' chatter out of the log; before MLflow's import."""
     os.environ.update(ENVIRONMENT)
     warnings.filterwarnings("ignore", module=r"(mlflow|alembic|sqlalchemy|matplotlib|pydantic)(\..*)?")
-    for name in ("mlflow", "alembic", "sqlalchemy", "matplotlib", "urllib3"):
+    for name in CHATTERERS:
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _take_over_logs() -> None:
+    """Send MLflow's errors where ours go: when it is imported it gives its loggers a handler of its own."""
+    for name in CHATTERERS:
+        theirs = logging.getLogger(name)
+        theirs.handlers[:] = []
+        theirs.propagate = True
+        theirs.setLevel(logging.ERROR)
 
 
 def _open_store(tracking_uri: str, state: Path) -> "Store":
@@ -102,9 +114,10 @@ def _open_store(tracking_uri: str, state: Path) -> "Store":
 
     from ops.recording.store import Store
 
+    _take_over_logs()
     file = sqlite_file(tracking_uri)
-    if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
+    if file is not None and not file.exists():
+        _make_store(file)
     try:
         return Store(tracking_uri, state)
     except MlflowException as error:
@@ -113,6 +126,23 @@ def _open_store(tracking_uri: str, state: Path) -> "Store":
         logger.warning("The MLflow store is from another release; it is upgraded.", extra={"store": str(file)})
         subprocess.run([sys.executable, "-m", "mlflow", "db", "upgrade", tracking_uri], check=True, capture_output=True)
         return Store(tracking_uri, state)
+
+
+def _make_store(file: Path) -> None:
+    """Make an embedded store's tables under another name, then give it its own.
+
+    MLflow makes its tables in many steps: a kill between them would leave a file that it cannot open again.
+    """
+    from mlflow import MlflowClient
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_name(f"{file.name}.new")
+    for leftover in (unfinished, unfinished.with_name(f"{unfinished.name}-journal")):
+        leftover.unlink(missing_ok=True)
+    MlflowClient(f"sqlite:///{unfinished}")
+    with contextlib.suppress(FileExistsError):
+        os.link(unfinished, file)  # unlike a rename it never replaces what somebody else made meanwhile
+    unfinished.unlink()
 
 
 def _again(given: argparse.Namespace) -> list[str]:
@@ -133,4 +163,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    configure(sys.stderr)
+    logging.captureWarnings(capture=True)
     sys.exit(main())

@@ -44,6 +44,8 @@ class StageRecovery(BasePolicy):
     def decide(self, state: Pipeline, record: Record) -> Decision | None:
         """Return a retry, a wait before it, or that the run is given up."""
         run = state.active
+        if run is not None and run.order is not None and isinstance(record.event, FailureReported):
+            return self._watch(run, record.event)
         if run is None or run.order is not None or run.done or run.stop is not None or not run.failures.total:
             return None
         match record.event:
@@ -55,6 +57,16 @@ class StageRecovery(BasePolicy):
                 return self._judge(run, record)
             case _:
                 return None
+
+    def _watch(self, run: Run, event: FailureReported) -> Decision | None:
+        """A report from outside about a living attempt changes nothing: its lock and heartbeat tell the same."""
+        if event.run not in (None, run.run):
+            return None
+        return Decision(
+            verdict="watching",
+            reason=f"{event.failure} was reported; stage {run.stage} still holds its lock, its own end will decide.",
+            inputs={"failure": event.failure, "host": event.host, "worker": event.worker},
+        )
 
     def _judge(self, run: Run, record: Record) -> Decision:
         failures = run.failures

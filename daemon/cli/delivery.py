@@ -60,7 +60,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     message: str = ""
 
 
-def envelope(  # noqa: PLR0913 - the attributes of a CloudEvent
+def envelope(
     kind: str,
     pipeline: str,
     data: bytes,
@@ -170,15 +170,11 @@ def find_answer(reader: Reader, delivered: Delivered) -> Answer:
             return Answer(outcome="accepted", position=record.position)
         if isinstance(record.event, InputRejected) and record.event.where == where:
             event = record.event
-            return Answer(
-                outcome="dead_letter", position=record.position, reason=event.reason, message=event.message
-            )
+            return Answer(outcome="dead_letter", position=record.position, reason=event.reason, message=event.message)
     return Answer(outcome="duplicate")
 
 
-def await_answer(
-    ask: Callable[[], Answer], timeout: float, *, sleep: Callable[[float], None] = time.sleep
-) -> Answer:
+def await_answer(ask: Callable[[], Answer], timeout: float, *, sleep: Callable[[float], None] = time.sleep) -> Answer:
     """Return the answer once there is one, or that the event still waits after `timeout` seconds."""
     waited = 0.0
     while (answer := ask()).outcome == "waiting" and waited < timeout:

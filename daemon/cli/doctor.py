@@ -89,9 +89,7 @@ def examine(configuration: Configuration) -> Report:
         )
     checks += [daemon_check(configuration), *spool_checks(configuration), *place_checks(configuration)]
     checks += [gpu_check()]
-    return Report(
-        wrong=sum(check.level == "wrong" for check in checks), checks=tuple(checks), mlflow=comparison
-    )
+    return Report(wrong=sum(check.level == "wrong" for check in checks), checks=tuple(checks), mlflow=comparison)
 
 
 def journal_checks(configuration: Configuration) -> Iterator[Check]:

@@ -59,7 +59,9 @@ def add(commands: "Commands", common: argparse.ArgumentParser) -> None:
 
 def waiting(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of commands that may wait for the journal."""
-    parser.add_argument("--wait", action="store_true", help="wait until it is in the journal, and say what became of it")
+    parser.add_argument(
+        "--wait", action="store_true", help="wait until it is in the journal, and say what became of it"
+    )
     parser.add_argument("--timeout", type=float, default=60.0, metavar="S", help="longest wait (default: 60 s)")
 
 

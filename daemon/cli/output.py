@@ -22,8 +22,15 @@ def console(*, stderr: bool = False) -> Console:
 def show(*things: RenderableType) -> None:
     """Print tables, texts or plain strings (which are never read as markup)."""
     out = console()
-    for thing in things:
-        out.print(Text(thing) if isinstance(thing, str) else thing)
+    if out.is_terminal:
+        for thing in things:
+            out.print(Text(thing) if isinstance(thing, str) else thing)
+        return
+    with out.capture() as captured:
+        for thing in things:
+            out.print(Text(thing) if isinstance(thing, str) else thing)
+    for line in captured.get().splitlines():
+        write(line.rstrip())  # a file or a pipe is spared the blanks that fill up columns
 
 
 def write(line: str) -> None:

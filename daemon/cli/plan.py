@@ -73,7 +73,7 @@ def render(outlook: Outlook) -> list[RenderableType]:
     for name, each in outlook.pipelines.items():
         out.append(heading(name))
         for opinion in each:
-            out.append(facts(opinion_rows(opinion), width=18))
+            out.append(facts(opinion_rows(opinion), width=20))
             if opinion.plan is not None:
                 out.append(facts(plan_rows(opinion.plan, None), indent=22))
         out.append("")

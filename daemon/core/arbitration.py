@@ -14,6 +14,7 @@ from daemon.core.commands import CancelRun, PreemptRun, ResumeRun, StartRun, Wit
 from daemon.core.decisions import Decision, Policies
 from daemon.core.drafts import draft
 from daemon.core.events import (
+    TERMINAL,
     AnyEvent,
     ConfigurationChanged,
     DaemonStarted,
@@ -23,12 +24,15 @@ from daemon.core.events import (
     RunCancelled,
     RunResumed,
     RunStarted,
+    StageEvent,
+    StageSucceeded,
+    TimerFired,
     run_of,
 )
 from daemon.core.operator import answer
 from daemon.core.runs import resume_key
 from daemon.core.state import Pipeline, State, Wish, timer_key
-from daemon.core.transition import evolve
+from daemon.core.transition import NEVER, evolve
 
 SOURCE: Final = "/rewarm/daemon"
 ARBITER: Final = "arbiter"
@@ -117,7 +121,7 @@ class _Reaction:
             decision = answer(pipeline, self.cause.event)
             if decision is not None:
                 found.append((OPERATOR, 1, decision))
-        if pipeline.settings is None:
+        if pipeline.settings is None or not _counted(pipeline, self.cause.event):
             return found
         for policy in policies.get(name, ()):
             decision = policy.decide(pipeline, self.cause)
@@ -271,6 +275,18 @@ class _Reaction:
         self.decide(name, (ARBITER, 1, decision))
 
 
+def _counted(pipeline: Pipeline, event: AnyEvent) -> bool:
+    """Return whether the fold took the fact in: policies are not asked about outcomes of an attempt that is past."""
+    if isinstance(event, TimerFired):
+        return timer_key(event.policy, event.key) not in pipeline.timers
+    if not isinstance(event, StageEvent):
+        return True
+    run = pipeline.active
+    if run is None or (event.run, event.stage, event.attempt) != (run.run, run.stage, run.attempts.get(run.stage)):
+        return False
+    return run.order is not None or (isinstance(event, TERMINAL) and run.done == isinstance(event, StageSucceeded))
+
+
 def _choose(state: State, now: datetime) -> tuple[str, str, Wish] | None:
     """Return the next wish to act on: expired ones first, then by priority and age; in a pipeline by `_rank`."""
     active = sum(1 for pipeline in state.pipelines.values() if pipeline.active is not None)
@@ -335,7 +351,8 @@ def _says_something_new(pipeline: Pipeline, label: str, decision: Decision) -> b
     standing = pipeline.verdicts.get(label)
     if standing is None or standing.verdict != decision.verdict:
         return True
-    return any(pipeline.timers.get(timer_key(label, key)) != at for key, at in decision.wakes.items())
+    wakes = {timer_key(label, key): at for key, at in decision.wakes.items()}
+    return any(pipeline.timers.get(key) != at and pipeline.fired.get(key, NEVER) < at for key, at in wakes.items())
 
 
 def run_of_command(command: object) -> str | None:

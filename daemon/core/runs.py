@@ -328,7 +328,8 @@ def _upto(pipeline: Pipeline, run: Run) -> int:
 
 def _ended(pipeline: Pipeline, record: Record, run: str, outcome: str) -> Pipeline:
     last = Ended(run=run, outcome=outcome, position=record.position, at=record.recorded_at)
-    return replace(pipeline, active=None, last=last, timers=_without(pipeline.timers, run))
+    timers, fired = _without(pipeline.timers, run), _without(pipeline.fired, run)
+    return replace(pipeline, active=None, last=last, timers=timers, fired=fired)
 
 
 def _without(timers: dict[str, datetime], run: str) -> dict[str, datetime]:

@@ -125,9 +125,8 @@ def advance(pipeline: Pipeline) -> Decision | AnyEvent | None:
     A run is never stuck: an attempt that ended without a retry, and without a wake-up under the run's id, fails.
     """
     run = pipeline.active
-    if run is None:
-        return _unconfigured(pipeline)
-    if run.order is not None:
+    abandoned = pipeline.settings is None and run is not None and run.stop is None and not run.promoted
+    if run is None or run.order is not None or abandoned:
         return _unconfigured(pipeline)
     following_stage = following(run)
     if run.promoted and (run.stop or (following_stage is None if run.done else run.stage == GATED)):

@@ -171,6 +171,7 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
     held: Run | None = None
     wishes: dict[str, Wish] = {}
     timers: dict[str, datetime] = {}
+    fired: dict[str, datetime] = {}
     verdicts: dict[str, Verdict] = {}
     champion: Model | None = None
     previous: Model | None = None

@@ -3,6 +3,7 @@
 What is stale, unknown or contradictory changes nothing but a counter with its reason (`Pipeline.ignored`).
 """
 
+from datetime import UTC, datetime
 from typing import Final, assert_never
 
 from msgspec.structs import replace
@@ -59,6 +60,7 @@ from daemon.core.events import (
 from daemon.core.plans import subtract
 from daemon.core.state import Pipeline, Run, State, Verdict, Wish, timer_key
 
+NEVER: Final = datetime.min.replace(tzinfo=UTC)
 REDUCER_VERSION: Final = 1
 """Changes whenever `evolve` folds a record differently; snapshots of another version are rebuilt."""
 
@@ -155,7 +157,8 @@ def _decided(pipeline: Pipeline, record: Record, event: DecisionMade) -> Pipelin
     timers = pipeline.timers
     if event.wakes:
         wakes = {timer_key(event.policy, key): at for key, at in event.wakes.items()}
-        timers = {**timers, **wakes}
+        # A wake-up that has been given is not given again: its id is in the journal already.
+        timers = {**timers, **{key: at for key, at in wakes.items() if at > pipeline.fired.get(key, NEVER)}}
     pipeline = replace(pipeline, verdicts=verdicts, timers=timers)
     cause = record.cause or record.position
     for ordinal, command in enumerate(event.commands):
@@ -205,7 +208,8 @@ def _fired(pipeline: Pipeline, event: TimerFired) -> Pipeline | str:
     key = timer_key(event.policy, event.key)
     if pipeline.timers.get(key) != event.due:
         return "timer_not_pending"
-    return replace(pipeline, timers={k: at for k, at in pipeline.timers.items() if k != key})
+    timers = {k: at for k, at in pipeline.timers.items() if k != key}
+    return replace(pipeline, timers=timers, fired={**pipeline.fired, key: event.due})
 
 
 def _requested(pipeline: Pipeline, event: OperatorRequested) -> Pipeline | str:
@@ -234,6 +238,7 @@ def _configured(state: State, event: ConfigurationChanged) -> State:
             settings=settings,
             wishes={key: wish for key, wish in old.wishes.items() if wish.policy in known or wish.resume},
             timers={key: at for key, at in old.timers.items() if key.partition(":")[0] in known},
+            fired={key: at for key, at in old.fired.items() if key.partition(":")[0] in known},
             verdicts={policy: verdict for policy, verdict in old.verdicts.items() if policy in known},
         )
     return replace(state, configuration=event.hash, slots=event.slots, pipelines=pipelines)

@@ -433,7 +433,7 @@ def content(uri: str) -> dict[str, object]:
             },
             "datasets": sorted(
                 (d.dataset.name, d.dataset.digest, d.dataset.source, d.dataset.profile, d.tags[0].value)
-                for d in run.inputs.dataset_inputs
+                for d in (run.inputs.dataset_inputs if run.inputs else [])
             ),
             "artifacts": {
                 path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
@@ -445,6 +445,8 @@ def content(uri: str) -> dict[str, object]:
         versions = client.search_model_versions(f"name = '{model.name}'")
         found[f"model {model.name}"] = {
             "aliases": {alias: str(version) for alias, version in model.aliases.items()},
-            "versions": {str(v.version): (keys[v.run_id], dict(v.tags), v.source.rpartition("/")[2]) for v in versions},
+            "versions": {
+                str(v.version): (keys[v.run_id], dict(v.tags), str(v.source).rpartition("/")[2]) for v in versions
+            },
         }
     return found

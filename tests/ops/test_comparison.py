@@ -74,7 +74,9 @@ def test_damage_is_found(
         pass
     assert behind(reader.head(), uri, state) == 0
     client = MlflowClient(uri)
-    run = find_run(client, client.get_experiment_by_name("docs-lm").experiment_id, "docs-lm/2026-01")
+    experiment = client.get_experiment_by_name("docs-lm")
+    assert experiment is not None
+    run = find_run(client, experiment.experiment_id, "docs-lm/2026-01")
     assert run is not None
     segment = Path(url2pathname(urlparse(run.info.artifact_uri).path), "transitions", "000000000-000000099.json")
     whole = segment.read_bytes()

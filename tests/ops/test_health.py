@@ -52,7 +52,7 @@ def test_a_stuck_loop_is_not_alive(daemon: Daemon) -> None:
 @pytest.mark.parametrize("check", ["journal", "replay", "drain", "disk"])
 def test_every_failing_check_is_a_reason_not_to_be_ready(daemon: Daemon, check: str) -> None:
     """503 with the reason; `?verbose` lists the others too."""
-    daemon.status = Status(beat_age=0.0, **{check: "because"}, degraded={"mlflow": "9 records behind"})  # type: ignore[arg-type]
+    daemon.status = Status(beat_age=0.0, **{check: "because"}, degraded={"mlflow": "9 records behind"})
     client = TestClient(daemon.application)
     assert client.get("/readyz").status_code == 503
     assert client.get("/readyz").text == f"[-] {check}: because\nfailed\n"

@@ -17,8 +17,43 @@ from stages.run_folder import Arrival, Champion, Shard, Specification, lines, pl
 
 STAGES = ("ingest", "probe", "train", "evaluate", "promote")
 WORDS = {
-    "prose": "the a model learns from text and then it reads more of the same old words".split(),
-    "code": "def return self x = ( ) : for in if else import class None True yield".split(),
+    "prose": [
+        "the",
+        "a",
+        "model",
+        "learns",
+        "from",
+        "text",
+        "and",
+        "then",
+        "it",
+        "reads",
+        "more",
+        "of",
+        "the",
+        "same",
+        "old",
+        "words",
+    ],
+    "code": [
+        "def",
+        "return",
+        "self",
+        "x",
+        "=",
+        "(",
+        ")",
+        ":",
+        "for",
+        "in",
+        "if",
+        "else",
+        "import",
+        "class",
+        "None",
+        "True",
+        "yield",
+    ],
 }
 
 

@@ -49,15 +49,15 @@ def why(seen: Why) -> list[RenderableType]:
     title = f"{seen.pipeline} at {when(seen.at)}, after record {seen.position:,}"
     out: list[RenderableType] = [heading(title), facts(_present(seen)), "", heading("What each policy says now")]
     for opinion in seen.opinions:
-        out += [facts(opinion_rows(opinion), width=18)]
+        out += [facts(opinion_rows(opinion), width=20)]
     if not seen.opinions:
         out += ["  No policy is configured, so nothing starts by itself."]
     if seen.wishes:
         rows = [(w.policy, f"wants {w.wants} since {when(w.since)}; waits for {w.waits_for}") for w in seen.wishes]
-        out += ["", heading("What waits"), facts(rows, width=18)]
+        out += ["", heading("What waits"), facts(rows, width=20)]
     if seen.decisions:
         rows = [(d.policy, _sentence(d)) for d in seen.decisions]
-        out += ["", heading("What was decided last"), facts(rows, width=18)]
+        out += ["", heading("What was decided last"), facts(rows, width=20)]
     return out
 
 
@@ -105,7 +105,8 @@ def schedule_words(schedule: Schedule) -> str:
         case "rewarm":
             return f"re-warm and re-decay: {warm} to {schedule.peak:g}, cosine down to {schedule.floor:g}"
         case "infinite":
-            return f"infinite: {warm}, plateau {schedule.plateau:g}, anneal from {schedule.anneal:.0%} to {schedule.floor:g}"
+            anneal = f"anneal from {schedule.anneal:.0%} to {schedule.floor:g}"
+            return f"infinite: {warm}, plateau {schedule.plateau:g}, {anneal}"
         case _:
             return f"constant: {warm}, then {schedule.peak:g}"
 
@@ -210,7 +211,9 @@ def _arrival(arrived: Arrived) -> list[str]:
         lines.append(f"{count(arrived.duplicates, 'document')} dropped: known already")
     if arrived.refused:
         lines.append(f"could not be used: {arrived.refused}")
-    lines.append(f"told by {arrived.source} as {arrived.id}, recorded {when(arrived.recorded_at)} (#{arrived.position})")
+    lines.append(
+        f"told by {arrived.source} as {arrived.id}, recorded {when(arrived.recorded_at)} (#{arrived.position})"
+    )
     return lines
 
 

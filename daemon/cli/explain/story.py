@@ -143,7 +143,7 @@ def tell(reader: Reader, run: str) -> Story:
         earlier = f" (and {len(known) - 10} before)" if len(known) > 10 else ""  # noqa: PLR2004 - as many as are named
         raise RewarmError(f"There is no run {run!r}. Runs: {listed}{earlier}.")
     event, pipeline = started.event, started.pipeline or ""
-    decisions = [_decided(r, r.event) for r in records if isinstance(r.event, DecisionMade)]
+    decisions = [decided(r, r.event) for r in records if isinstance(r.event, DecisionMade)]
     arrivals, further = _arrivals(reader, pipeline, event.plan.spans)
     plans = [r for r in records if isinstance(r.event, PlanFixed)]
     plan = plans[-1].event.plan if plans and isinstance(plans[-1].event, PlanFixed) else event.plan
@@ -184,7 +184,8 @@ def _last(records: Sequence[Record], kind: type[E]) -> E | None:
     return next((r.event for r in reversed(records) if isinstance(r.event, kind)), None)
 
 
-def _decided(record: Record, event: DecisionMade) -> Decided:
+def decided(record: Record, event: DecisionMade) -> Decided:
+    """Return a stored decision."""
     return Decided(
         position=record.position,
         recorded_at=record.recorded_at,
@@ -208,7 +209,7 @@ def _wish(reader: Reader, pipeline: str, started: RunStarted) -> Decided | None:
         if record.cause != int(cause):
             break
         if isinstance(record.event, DecisionMade) and record.event.policy == policy and record.event.commands:
-            return _decided(record, record.event)
+            return decided(record, record.event)
     return None
 
 

@@ -5,7 +5,7 @@ from datetime import datetime
 
 import msgspec
 
-from daemon.cli.explain.story import Decided
+from daemon.cli.explain.story import Decided, decided
 from daemon.cli.status import Waiting, describe, hindrance
 from daemon.config import Configuration
 from daemon.core.commands import StartRun, WithdrawWish
@@ -79,9 +79,7 @@ def opinions(state: State, pipeline: Pipeline, policies: tuple[BasePolicy, ...],
     return tuple(_opinion(state, pipeline, policy, question) for policy in policies)
 
 
-def look(
-    configuration: Configuration, reader: Reader | None, state: State, name: str, now: datetime
-) -> Why:
+def look(configuration: Configuration, reader: Reader | None, state: State, name: str, now: datetime) -> Why:
     """Return why a pipeline does what it does."""
     state = hypothetical(state, configuration, now)
     pipeline = state.pipelines[name]
@@ -141,21 +139,6 @@ def _obstacle(state: State, pipeline: Pipeline) -> str | None:
 
 def _latest(reader: Reader, pipeline: Pipeline) -> list[Decided]:
     """Return the decisions that brought the standing verdicts, newest first."""
-    found = []
-    for verdict in sorted(pipeline.verdicts.values(), key=lambda v: -v.position):
-        for record in reader.records(verdict.position - 1, 1):
-            if isinstance(record.event, DecisionMade):
-                found.append(
-                    Decided(
-                        position=record.position,
-                        recorded_at=record.recorded_at,
-                        policy=record.event.policy,
-                        version=record.event.policy_version,
-                        verdict=record.event.verdict,
-                        reason=record.event.reason,
-                        inputs=record.event.inputs,
-                        thresholds=record.event.thresholds,
-                        suppressed_by=record.event.suppressed_by,
-                    )
-                )
-    return found
+    standing = sorted(pipeline.verdicts.values(), key=lambda verdict: -verdict.position)
+    records = (record for verdict in standing for record in reader.records(verdict.position - 1, 1))
+    return [decided(record, record.event) for record in records if isinstance(record.event, DecisionMade)]

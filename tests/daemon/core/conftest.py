@@ -9,7 +9,7 @@ import pytest
 
 from daemon.core import encoding
 from daemon.core.arbitration import react
-from daemon.core.commands import FailRun, HoldRun, RejectRun, RunStage, StartRun, WithdrawWish
+from daemon.core.commands import CancelRun, FailRun, HoldRun, RejectRun, RunStage, StartRun, WithdrawWish
 from daemon.core.decisions import Decision, Policy
 from daemon.core.events import (
     AnyEvent,
@@ -295,8 +295,14 @@ class World:
             self.succeed(pipeline)
 
     def finish(self, pipeline: str = "p") -> None:
-        """Let stages succeed until the run ends."""
+        """Let stages succeed until no run is left."""
         while (run := self.of(pipeline).active) is not None and run.order is not None:
+            self.succeed(pipeline)
+
+    def finish_one(self, pipeline: str = "p") -> None:
+        """Let stages succeed until the run that is active now has ended."""
+        run = self.run(pipeline).run
+        while (active := self.of(pipeline).active) is not None and active.run == run:
             self.succeed(pipeline)
 
     def decisions(self, records: Iterable[Record] | None = None, policy: str | None = None) -> list[DecisionMade]:
@@ -387,6 +393,11 @@ class Parts:
     def starting(wanted: Intent) -> Decision:
         """Make a decision that wishes to start."""
         return Decision(verdict="due", reason="It is time.", commands=(StartRun(intent=wanted),))
+
+    @staticmethod
+    def cancelling(run: str) -> Decision:
+        """Make a decision that cancels a run."""
+        return Decision(verdict="cancelled", reason="It is enough.", commands=(CancelRun(run=run),))
 
     @staticmethod
     def amount(tokens: int, arrivals: int = 1) -> Amount:
