@@ -3,7 +3,7 @@
 import difflib
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Self, Union, cast, get_args, get_origin
@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self, Union, cast, get_args, get_ori
 import msgspec
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from daemon.core.errors import ConfigurationError
 from daemon.core.events import ConfigurationChanged, PipelineSettings, PolicySettings
@@ -26,6 +26,21 @@ NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class _Loader(yaml.SafeLoader):
+    """A safe loader that refuses a key that is there twice: the earlier one would be lost without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002 - the library's signature
+        seen: set[object] = set()
+        for key_node, _ in node.value:
+            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
+            if key in seen and key_node.tag != "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(
+                    "while reading keys and values", node.start_mark, f"key {key!r} is there twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)
 
 
 def _sqlite(url: str) -> str:
@@ -193,17 +208,21 @@ def load(path: Path | None = None) -> Configuration:
     content: object = {}
     if file is not None:
         try:
-            content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            content = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a safe one
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             raise ConfigurationError(f"{file} cannot be read as YAML: {error}.") from error
+    content = {} if content is None else content
     if not isinstance(content, dict):
         raise ConfigurationError(f"{file} must hold keys and values at its top, not a {type(content).__name__}.")
+    odd = [key for key in content if not isinstance(key, str) or key not in Settings.model_fields]
+    if odd:
+        raise ConfigurationError("\n".join(f"{file}: {key}: {_unknown((), str(key))}." for key in odd))
     try:
         settings = Settings(**content)
     except ValidationError as error:
         raise ConfigurationError("\n".join(_explain(file, problem) for problem in error.errors())) from error
-    except TypeError as error:
-        raise ConfigurationError(f"{file} has a key that is no text: {error}.") from error
+    except SettingsError as error:
+        raise ConfigurationError(f"The environment ({PREFIX}…): {error}: {error.__cause__}.") from error
     # The packaged default belongs to whoever runs it: its paths count from the working directory.
     packaged = file is None or file.parent == Path(__file__).parent
     return _absolute(settings, file, Path.cwd() if packaged or file is None else file.resolve().parent)
@@ -228,14 +247,19 @@ def _explain(file: Path | None, problem: Any) -> str:  # noqa: ANN401 - pydantic
     where = ".".join(str(part) for part in problem["loc"]) or "(top)"
     message = str(problem["msg"]).removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
-        known = sorted(_known(problem["loc"][:-1]))
-        key = str(problem["loc"][-1])
-        close = difflib.get_close_matches(key, known, 1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        message = f"is no known key.{hint} Known keys: {', '.join(known)}"
+        message = _unknown(problem["loc"][:-1], str(problem["loc"][-1]))
     elif problem["type"] not in {"missing", "union_tag_invalid", "union_tag_not_found"}:
         message = f"{message} (it is {problem['input']!r})"
-    return f"{file or 'the environment'}: {where}: {message}."
+    variable = PREFIX + "__".join(str(part) for part in problem["loc"]).upper()
+    place = f"the environment ({variable})" if variable in os.environ else file or "the environment"
+    return f"{place}: {where}: {message}."
+
+
+def _unknown(location: tuple[int | str, ...], key: str) -> str:
+    known = sorted(_known(location))
+    close = difflib.get_close_matches(key, known, 1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"is no known key.{hint} Known keys: {', '.join(known)}"
 
 
 def _known(location: tuple[int | str, ...]) -> list[str]:

@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -170,7 +170,10 @@ def refuse(letter: Letter, error: InputError) -> Offer:
 
 def local_path(uri: str, roots: Sequence[Path]) -> Path:
     """Return the file that a uri names; raises InputError unless it lies, links resolved, inside a root."""
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError as error:
+        raise InputError("outside_roots", f"{uri!r} is no uri: {error}.") from error
     if parts.scheme not in {"", "file"}:
         raise InputError("unknown_scheme", f"{uri!r} has scheme {parts.scheme!r}; known: file.")
     if parts.scheme == "file" and parts.netloc not in {"", "localhost"}:
@@ -204,4 +207,7 @@ def _time(text: str | None) -> datetime | None:
         raise InputError("wrong_time", f"The time {text!r} is not RFC 3339.") from error
     if time.tzinfo is None:
         raise InputError("wrong_time", f"The time {text!r} has no zone; add Z or an offset.")
-    return time
+    try:
+        return time.astimezone(UTC)
+    except OverflowError as error:
+        raise InputError("wrong_time", f"The time {text!r} lies outside the years 1 to 9999 in UTC.") from error

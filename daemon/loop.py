@@ -222,7 +222,7 @@ class _Work:
             return 0
         if before is not None:
             message = f"{offer.source} used the id {offer.id!r} before, with other content; ids are for ever."
-            return self._refuse(offer, "id_reused", message)
+            return self._refuse(msgspec.structs.replace(offer, refusal=None), "id_reused", message)
         self._seen[pair] = offer.digest
         if offer.refusal is not None:
             return self._refuse(offer, *offer.refusal)
@@ -230,7 +230,13 @@ class _Work:
             self.flush_if_needed(offer)
             event = self._complete(self._transaction, self.state, offer)
         except InputError as error:
+            # A refused event keeps its own identity free: it may come again, corrected or retried.
+            del self._seen[pair]
             return self._refuse(offer, error.reason, str(error))
+        except (OSError, ValueError, ArithmeticError, LookupError, TypeError, AttributeError) as error:
+            logger.exception("An input could not be completed; it becomes a dead letter.", extra={"where": offer.where})
+            del self._seen[pair]
+            return self._refuse(offer, "not_completable", f"{type(error).__name__}: {error}")
         self._add(offer, event)
         return 0
 
@@ -248,8 +254,6 @@ class _Work:
     def _refuse(self, offer: Offer, reason: str, message: str) -> int:
         rejected = InputRejected(reason=reason, message=message[:4000], where=offer.where)
         if offer.refusal is None:
-            # A refused event keeps its own identity free: it may come again, corrected or retried.
-            self._seen.pop((offer.source, offer.id), None)
             identity = f"{offer.source}#{offer.id}#{offer.where}#{offer.digest.hex()}"
             pair = (REJECTED_SOURCE, identity)
             if pair in self._seen or self._transaction.find(*pair) is not None:

@@ -44,13 +44,16 @@ def _not_reserved(name: str) -> str:
     return name
 
 
+Period = Annotated[timedelta, Field(gt=timedelta(0), le=timedelta(days=36_525))]
+"""A span of time of at most a century: whatever instant it is added to, the sum still is one."""
+
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$"), AfterValidator(_not_reserved)]
 
 
 class BasePolicy(BaseModel):
     """Base of all policies; `name` defaults to the kind and is unique in a pipeline."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     version: ClassVar[int] = 1
     name: Name | None = None
 
@@ -71,7 +74,7 @@ class BasePolicy(BaseModel):
 class TrainingSettings(BaseModel):
     """How runs of a policy train; rates are for AdamW, fractions are of the run's steps."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     batch: int = Field(default=16, ge=1, description="sequences in a batch")
     context: int = Field(default=256, ge=8, description="tokens in a sequence")
     peak: float = Field(default=3e-3, gt=0, description="highest learning rate")
@@ -111,7 +114,7 @@ class TrainingSettings(BaseModel):
 class LimitSettings(BaseModel):
     """What bounds every stage of a run, in seconds."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     time_limit: float = Field(default=86_400.0, gt=0, description="longest that one attempt may run")
     heartbeat: float = Field(default=300.0, ge=1, description="longest silence before an attempt counts as hung")
     checkpoint_every: float = Field(default=60.0, gt=0, description="seconds between checkpoints")
@@ -125,7 +128,7 @@ class Starting(BasePolicy):
     """Base of policies that wish to start runs: they say what they want, and take it back when it no longer holds."""
 
     priority: int = Field(default=0, description="a wish with a higher priority preempts a run with a lower one")
-    expires_after: timedelta | None = Field(default=None, description="how long a wish may wait")
+    expires_after: Period | None = Field(default=None, description="how long a wish may wait")
     training: TrainingSettings = TrainingSettings()
     limits: LimitSettings = LimitSettings()
 

@@ -41,6 +41,8 @@ class Promotion(BasePolicy):
             reason = "There is no champion yet: the first model is promoted."
         elif run.forced:
             reason = "An operator asked for this promotion."
+        elif not any(comparison.difference for comparison in run.evaluation.values()) and not run.approved:
+            verdict, reason = "hold", "Nothing was measured against the champion: it waits for a person."
         elif faults:
             verdict, reason = "reject", "Refused: " + "; ".join(faults) + "."
         elif self.approval == "always" and not run.approved:

@@ -1,17 +1,16 @@
 """Continue the champion on new data: re-warm, replay the past, re-decay (Ibrahim et al. 2024, arXiv 2403.08763)."""
 
-from datetime import timedelta
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from msgspec.structs import replace
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from daemon.core.commands import FixPlan
 from daemon.core.decisions import Decision, rounded
 from daemon.core.events import Numbers, Record
 from daemon.core.plans import Intent, budget, tokens
 from daemon.core.state import Pipeline, Run, free_amounts, free_tokens
-from policies.base import RECONSIDERED, Starting, blocked, finished_stage
+from policies.base import RECONSIDERED, Period, Starting, blocked, finished_stage
 
 AGE = "age"
 
@@ -27,11 +26,20 @@ class RewarmReplay(Starting):
     version: ClassVar[int] = 1
     kind: Literal["rewarm_replay"] = "rewarm_replay"
     after_tokens: int = Field(default=2_000_000, ge=1, description="pending tokens that make an increment due")
-    max_age: timedelta | None = Field(default=None, description="longest that pending data may wait")
+    max_age: Period | None = Field(default=None, description="longest that pending data may wait")
     schedule: Literal["rewarm", "infinite", "constant"] = "rewarm"
-    replay: float | Literal["auto"] = Field(default="auto", description="share of old tokens in every batch")
+    replay: Annotated[float, Field(ge=0, lt=1)] | Literal["auto"] = Field(
+        default="auto", description="share of old tokens in every batch"
+    )
     weak_shift: float = Field(default=0.02, ge=0, description="nats per byte: below it 1 % is replayed")
     strong_shift: float = Field(default=0.7, ge=0, description="nats per byte: from it on 25 % is replayed")
+
+    @model_validator(mode="after")
+    def _shifts_in_order(self) -> Self:
+        if self.weak_shift > self.strong_shift:
+            message = "`weak_shift` must not lie above `strong_shift`"
+            raise ValueError(message)
+        return self
 
     def decide(self, state: Pipeline, record: Record) -> Decision | None:
         """Return the wish to start, or the plan once the probe has spoken."""

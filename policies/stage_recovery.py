@@ -18,7 +18,7 @@ from daemon.core.events import (
     TimerFired,
 )
 from daemon.core.state import Pipeline, Run
-from policies.base import BasePolicy
+from policies.base import BasePolicy, Period
 
 HOPELESS: Final = frozenset({"user_error", "bad_sample", "time_limit"})
 """Classes that a retry cannot mend: the same input gives the same end."""
@@ -37,9 +37,11 @@ class StageRecovery(BasePolicy):
     kind: Literal["stage_recovery"] = "stage_recovery"
     retries: int = Field(default=3, ge=0, description="retries without progress, for one stage")
     ceiling: int = Field(default=20, ge=1, description="retries in all, for one stage")
-    backoff: timedelta = Field(default=timedelta(seconds=2), description="wait before the second retry")
-    factor: float = Field(default=2.0, ge=1)
-    max_backoff: timedelta = timedelta(minutes=10)
+    backoff: timedelta = Field(
+        default=timedelta(seconds=2), ge=timedelta(0), description="wait before the first retry that must wait"
+    )
+    factor: float = Field(default=2.0, ge=1, le=1000, description="growth of the wait with each failure")
+    max_backoff: Period = Field(default=timedelta(minutes=10), description="longest wait")
 
     def decide(self, state: Pipeline, record: Record) -> Decision | None:
         """Return a retry, a wait before it, or that the run is given up."""
@@ -106,7 +108,9 @@ class StageRecovery(BasePolicy):
     def _wait(self, failure: str, count: int) -> timedelta:
         if count <= 1 and failure in AT_ONCE:
             return timedelta(0)
-        return min(self.max_backoff, self.backoff * self.factor ** max(0, count - 1))
+        growth = self.factor ** min(64, max(0, count - 1))  # beyond any century, and still a number
+        seconds = min(self.max_backoff.total_seconds(), self.backoff.total_seconds() * growth)
+        return timedelta(seconds=seconds)
 
     def _retry(self, run: Run) -> Decision:
         attempt = run.attempts.get(run.stage, 0) + 1

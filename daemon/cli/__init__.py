@@ -6,37 +6,42 @@ daemon holds the journal, 130 ended by Ctrl-C.
 
 import argparse
 import contextlib
+import importlib
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from daemon.cli import (
-    check_config,
-    demo,
-    doctor,
-    emit,
-    events,
-    explain,
-    health,
-    plan,
-    request,
-    serve,
-    status,
-)
-from daemon.cli.output import complain
 from daemon.core.errors import JournalBusy, RewarmError
 
 MISTAKE = 2
 BUSY = 3
 INTERRUPTED = 130
 
-COMMANDS = (serve, demo, status, events, explain, plan, emit, request, check_config, doctor, health)
-"""The modules that add commands; `rewarm --help` lists them in this order."""
+COMMANDS = {
+    "serve": "serve",
+    "worker": "serve",
+    "ui": "serve",
+    "demo": "demo",
+    "status": "status",
+    "events": "events",
+    "explain": "explain",
+    "plan": "plan",
+    "emit": "emit",
+    "request": "request",
+    "check-config": "check_config",
+    "doctor": "doctor",
+    "healthcheck": "health",
+}
+"""Command → the module that adds it, in the order of `rewarm --help`."""
 
 
-def build() -> argparse.ArgumentParser:
-    """Return the parser of all commands; `--config` and `--json` are understood before and after the command."""
+def build(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """Return the parser; `--config` and `--json` are understood before and after the command.
+
+    Only the modules of commands that `argv` names are loaded, all of them where it names none: `status` has to
+    answer before the rest would be there.
+    """
     parser = argparse.ArgumentParser(
         prog="rewarm",
         description="rewarm keeps models fresh: facts come in, policies decide, stages run, all is recorded.",
@@ -47,18 +52,22 @@ def build() -> argparse.ArgumentParser:
     common.add_argument("--config", type=Path, default=argparse.SUPPRESS, metavar="FILE", help="the configuration file")
     common.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="answer in JSON")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    for module in COMMANDS:
-        module.add(commands, common)
+    named = [COMMANDS[word] for word in argv if word in COMMANDS]
+    for module in dict.fromkeys(named or COMMANDS.values()):
+        importlib.import_module(f"daemon.cli.{module}").add(commands, common)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry out one command and return its exit code; raises SystemExit for `--help` and wrong arguments."""
-    parser = build()
-    arguments = parser.parse_args(argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+    parser = build(given)
+    arguments = parser.parse_args(given)
     if arguments.command is None:
         parser.print_help()
         return MISTAKE
+    from daemon.cli.output import complain
+
     try:
         code = int(arguments.run(arguments))
         sys.stdout.flush()

@@ -87,7 +87,12 @@ def examine(configuration: Configuration) -> Report:
                 advice="`rewarm demo` or `rewarm serve` makes it",
             )
         )
-    checks += [daemon_check(configuration), *spool_checks(configuration), *place_checks(configuration)]
+    checks += [
+        daemon_check(configuration),
+        worker_check(configuration),
+        *spool_checks(configuration),
+        *place_checks(configuration),
+    ]
     checks += [gpu_check()]
     return Report(wrong=sum(check.level == "wrong" for check in checks), checks=tuple(checks), mlflow=comparison)
 
@@ -176,6 +181,20 @@ def daemon_check(configuration: Configuration) -> Check:
     if not daemon.running:
         return Check(name="daemon", level="note", message="not running", advice="`rewarm serve` starts it")
     return Check(name="daemon", level="ok", message=f"process {daemon.pid} on {daemon.host} holds the journal's lock")
+
+
+def worker_check(configuration: Configuration) -> Check:
+    """Return whether a warm worker stands ready: without one a stage starts later, not never."""
+    from daemon.dispatch.launcher import worker_alive
+
+    if not configuration.settings.executor.warm_workers:
+        return Check(name="worker", level="ok", message="none wanted: each stage is a fresh process")
+    if worker_alive(configuration.state):
+        return Check(name="worker", level="ok", message="warm")
+    if find_daemon(configuration.journal).running:
+        advice = f"the daemon starts one with the next stage; see {short(configuration.state / 'worker.log')}"
+        return Check(name="worker", level="note", message="not running", advice=advice)
+    return Check(name="worker", level="ok", message="not running: the daemon starts it")
 
 
 def spool_checks(configuration: Configuration) -> Iterator[Check]:

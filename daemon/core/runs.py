@@ -137,6 +137,11 @@ def _failure(event: StageFailed | StageInterrupted) -> str:
 def _promoted(pipeline: Pipeline, run: Run, record: Record, event: ModelPromoted) -> Pipeline | str:
     if run.promoted:
         return "already_promoted"
+    if run.stop == "cancel":
+        # It was published, but too late: what it builds on may have been rolled back. The version is not used again.
+        ignored = {**pipeline.ignored, "promoted_too_late": pipeline.ignored.get("promoted_too_late", 0) + 1}
+        return replace(pipeline, versions=max(pipeline.versions, event.model_version), ignored=ignored)
+    past = pipeline.champion.past if pipeline.champion else {}
     model = Model(
         version=event.model_version,
         run=run.run,
@@ -145,7 +150,7 @@ def _promoted(pipeline: Pipeline, run: Run, record: Record, event: ModelPromoted
         trunk=event.trunk,
         parent=event.parent,
         losses=event.losses,
-        past=add(run.plan.past, run.plan.new),
+        past=add(past, run.plan.new),
         promoted_at=record.recorded_at,
         position=record.position,
     )
@@ -304,6 +309,7 @@ def _cancelled(pipeline: Pipeline, record: Record, event: RunCancelled) -> Pipel
         runs=counts,
         wishes=wishes,
         timers=_without(pipeline.timers, run.run),
+        fired=_without(pipeline.fired, run.run),
         failed_upto=blocked,
         yielded=None if run is pipeline.yielded else pipeline.yielded,
         held=None if run is pipeline.held else pipeline.held,

@@ -8,9 +8,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
-from daemon.core.errors import JournalError, WorkerError
+import msgspec
+
+from daemon.core.errors import RewarmError, WorkerError
 from daemon.core.events import Record
 from daemon.core.state import Order, Pipeline, Run, State
 from daemon.dispatch import attempts, outcomes
@@ -70,20 +73,24 @@ class Dispatcher:
         while not self._stop.is_set():
             self._changed.clear()
             orders = _orders(self._state)
-            try:
-                for pipeline, run, order in orders:
-                    self.attend(pipeline, run, order)
-                self._launcher.reap()
-                if not orders:
-                    self._launcher.warm_up()
-                self.trouble = None
-            except (OSError, WorkerError, JournalError) as error:
-                if self.trouble is None:
-                    logger.exception("An order cannot be carried out for now.")
-                self.trouble = str(error)
+            # One order that cannot be carried out keeps no other one waiting.
+            troubles = [self._guarded(partial(self.attend, *each)) for each in orders]
+            troubles.append(self._guarded(self._launcher.reap if orders else self._launcher.warm_up))
+            self.trouble = next((trouble for trouble in troubles if trouble is not None), None)
+            if self.trouble is not None:
                 self._changed.wait(1.0)
             self._forget({outcomes.cursor_of(order) for _, _, order in orders})
             self._changed.wait(TICK if orders else IDLE)
+
+    def _guarded(self, action: Callable[[], None]) -> str | None:
+        """Return why an action failed for now, if it did."""
+        try:
+            action()
+        except (OSError, RewarmError, msgspec.MsgspecError, ValueError) as error:
+            if self.trouble is None:
+                logger.exception("An order cannot be carried out for now.")
+            return str(error) or type(error).__name__
+        return None
 
     def stop(self) -> None:
         """End `run` soon; stages go on."""
@@ -156,8 +163,8 @@ class Dispatcher:
         if item is None or item.cursor is None:
             return False
         self._boundary("outcome.after_read")
-        if self._inbox.put(item):
-            self._sent_lines[name] = item.cursor.next
+        self._sent_lines[name] = item.cursor.next  # before: `forget` may come as soon as the loop has it
+        self._inbox.put(item)
         return True
 
     def _forget(self, current: set[str]) -> None:

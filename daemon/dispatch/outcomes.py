@@ -7,11 +7,11 @@ import msgspec
 
 from daemon.core.encoding import decode
 from daemon.core.errors import EventError
-from daemon.core.events import AnyEvent, StageEvent
+from daemon.core.events import AnyEvent, StageEvent, StageFailed
 from daemon.core.state import Order
 from daemon.door import REJECTED_SOURCE, Input, Offer
 from daemon.journal.base import Cursor, digest
-from stages.run_folder import known_kind, lines
+from stages.run_folder import is_terminal, known_kind, lines
 
 BATCH = 200
 
@@ -47,6 +47,8 @@ def _offer(line: bytes, order: Order, pipeline: str, number: int) -> Offer:
     try:
         time, event = _parse(line, order)
     except (EventError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        if is_terminal(line):
+            return _unreadable_end(line, order, pipeline, number, str(error))
         return Offer(
             source=REJECTED_SOURCE,
             id=f"{source}#{number}",
@@ -64,6 +66,23 @@ def _offer(line: bytes, order: Order, pipeline: str, number: int) -> Offer:
         event=event,
         pipeline=pipeline,
         time=time,
+    )
+
+
+def _unreadable_end(line: bytes, order: Order, pipeline: str, number: int, why: str) -> Offer:
+    """Return the failure that a last line stands for which cannot be read: without it the run would wait for ever."""
+    message = f"The attempt has ended, but its last line cannot be read: {why}"[:4000]
+    failed = StageFailed(
+        run=order.run, stage=order.stage, attempt=order.attempt, failure="user_error", message=message
+    )
+    return Offer(
+        source=source_of(order),
+        id=str(number),
+        where=f"{source_of(order)}:{number}",
+        digest=digest(line),
+        event=failed,
+        pipeline=pipeline,
+        text=line,
     )
 
 

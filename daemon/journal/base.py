@@ -168,7 +168,7 @@ def repeated(record: Record, position: int) -> str:
     )
 
 
-def scan_where(  # noqa: PLR0913 - the conditions of Reader.records
+def scan_where(
     reader: Reader,
     after: int,
     *,

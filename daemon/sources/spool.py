@@ -21,7 +21,7 @@ from daemon.sources.queue import BATCH, Inbox
 from daemon.sources.watch import Watch
 
 SOURCE = "/spool"
-MAX_FILE = 256 << 20
+MAX_FILE = 64 << 20
 logger = logging.getLogger("rewarm.spool")
 
 
@@ -49,6 +49,7 @@ class Spool:
         self._stop = threading.Event()
         self._watch = Watch(folder)
         self._sent: dict[str, int] = {}
+        self._opened: tuple[tuple[str, int, int, int], str, list[Letter | Offer]] | None = None
 
     def prepare(self) -> None:
         """Make the folders."""
@@ -103,13 +104,9 @@ class Spool:
     def _read(self, path: Path) -> bool:
         """Send what the journal does not have of a file; moves it out once the journal has all of it."""
         try:
-            owner = _owner(path)
-            data = path.read_bytes() if path.stat().st_size <= MAX_FILE else b""
-            too_large = not data and path.stat().st_size > 0
+            name, letters = self._open(path)
         except FileNotFoundError:
             return False
-        name = hashlib.sha256(data or f"{path.name} {path.stat().st_size}".encode()).hexdigest()
-        letters = [_too_large(path, name)] if too_large else _letters(data, name, path.name, owner)
         known = self._cursor(f"spool:{name}") or 0
         if known >= len(letters):
             self._sent.pop(name, None)
@@ -121,10 +118,23 @@ class Spool:
         upto = min(len(letters), begun + BATCH)
         offers = tuple(self._offer(letter) for letter in letters[begun:upto])
         cursor = Cursor(name=f"spool:{name}", expected=begun or None, next=upto)
-        if not self._inbox.put(Input(offers=offers, cursor=cursor)):
-            return False
         self._sent[name] = upto
-        return upto < len(letters)
+        return self._inbox.put(Input(offers=offers, cursor=cursor)) and upto < len(letters)
+
+    def _open(self, path: Path) -> "tuple[str, list[Letter | Offer]]":
+        """Return a file's name in the journal and its texts; a file that is read in several steps is parsed once."""
+        stat = path.stat()
+        signature = (str(path), stat.st_ino, stat.st_mtime_ns, stat.st_size)
+        if self._opened is None or self._opened[0] != signature:
+            if stat.st_size > MAX_FILE:
+                name = hashlib.sha256(f"{path.name} {stat.st_size}".encode()).hexdigest()
+                letters: list[Letter | Offer] = [_too_large(path, name)]
+            else:
+                data = path.read_bytes()
+                name = hashlib.sha256(data).hexdigest()
+                letters = _letters(data, name, path.name, _owner(path))
+            self._opened = (signature, name, letters)
+        return self._opened[1], self._opened[2]
 
     def _offer(self, letter: "Letter | Offer") -> Offer:
         return letter if isinstance(letter, Offer) else self._door.receive(letter)

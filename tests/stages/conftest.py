@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+import stages.training  # noqa: F401 - before torch: it says how torch's threads wait
 from daemon.core.encoding import decode
 from daemon.core.events import AnyEvent, DataIngested, ModelPromoted
 from daemon.core.plans import Checkpoint, Limits, ModelSettings, Plan, Schedule, Start, Training
@@ -16,45 +17,9 @@ from stages.execute import execute
 from stages.run_folder import Arrival, Champion, Shard, Specification, lines, place_specification
 
 STAGES = ("ingest", "probe", "train", "evaluate", "promote")
-WORDS = {
-    "prose": [
-        "the",
-        "a",
-        "model",
-        "learns",
-        "from",
-        "text",
-        "and",
-        "then",
-        "it",
-        "reads",
-        "more",
-        "of",
-        "the",
-        "same",
-        "old",
-        "words",
-    ],
-    "code": [
-        "def",
-        "return",
-        "self",
-        "x",
-        "=",
-        "(",
-        ")",
-        ":",
-        "for",
-        "in",
-        "if",
-        "else",
-        "import",
-        "class",
-        "None",
-        "True",
-        "yield",
-    ],
-}
+TEXT = "the a model learns from text and then it reads more of the same old words"
+CODE = "def return self x = ( ) : for in if else import class None True yield"
+WORDS = {name: text.split() for name, text in (("prose", TEXT), ("code", CODE))}
 
 
 def documents(domain: str, count: int, seed: int = 0) -> list[str]:

@@ -53,7 +53,11 @@ def run(arguments: argparse.Namespace) -> int:
     news = wanted > len(have) or not settled(pipeline)
     failures: tuple[str, ...] = ()
     if news:
-        failures = _work(configuration, name, wanted, screen)
+        try:
+            failures = _work(configuration, name, wanted, screen)
+        except KeyboardInterrupt:
+            screen.say("\nStopped. A stage that was at work goes on by itself; `rewarm demo` goes on where it was.")
+            raise
     else:
         screen.say("There is nothing new to deliver: nothing is trained. (`make run FRESH=1` starts over.)")
     if mlflow_behind(configuration, state_now(configuration).position):
@@ -107,13 +111,14 @@ def _told(configuration: Configuration, daemon: Serving | None) -> str:
 
 def _deliver(configuration: Configuration, name: str, step: Step, number: int, watch: Watch, screen: Screen) -> None:
     """Write an arrival's file, send its event by the spool, and see that it is in the journal."""
+    screen.say("\nReading Python's library …", "dim")
     made = step.make(library(), step.bytes)
     data = made.jsonl()
     folder = configuration.roots[0]
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{step.id}.jsonl"
     write_whole(path, data)
-    screen.say(f"\nArrival {number} of {len(STEPS)}: {made.domain} ({made.told})", "bold")
+    screen.say(f"Arrival {number} of {len(STEPS)}: {made.domain} ({made.told})", "bold")
     screen.say(f"  {count(len(made.documents), 'document')}, {size(len(data))}, delivered as {step.id} by the spool")
     event = DataArrived(
         uri=path.resolve().as_uri(), domain=made.domain, format="jsonl", bytes=len(data), documents=len(made.documents)

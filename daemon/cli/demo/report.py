@@ -121,22 +121,22 @@ def _losses(story: Story, *, narrow: bool) -> Table:
     table.add_column("domain")
     for heading in ("before", "after"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("change" if narrow else "change [95 % interval]", justify="right")
+    table.add_column("change [95 % interval]", justify="right")
     table.add_column("")
+    digits = 3 if narrow else 4
     older, newer = forgetting(story.plan, story.evaluation), gains(story.plan, story.evaluation)
     for domain, each in sorted(story.evaluation.items()):
         before = f"{each.champion.mean:.4f}" if each.champion else NOTHING
-        meaning = "first"
-        if domain in newer:
-            meaning = f"gain {-newer[domain].mean:.4f}"
+        change, meaning = interval(each.difference, signed=True, digits=digits), ""
+        if each.difference is None:
+            change = interval(each.candidate, digits=digits)
+            meaning = "the first model"
+        elif domain in newer:
+            meaning = "gain" if narrow else f"gain {-newer[domain].mean:.4f}"
         elif domain in older:
             rise = older[domain].mean
-            meaning = f"forgotten {rise:.4f}" if rise > 0 else "nothing forgotten"
-        change = interval(each.difference or None, signed=True)
-        if each.difference is None:
-            after = interval(each.candidate)
-            table.add_row(domain, before, f"{each.candidate.mean:.4f}", Text(after.partition(" ")[2]), Text(meaning))
-            continue
+            told = "forgotten" if narrow else f"forgotten {rise:.4f}"
+            meaning = told if rise > 0 else "not forgotten"
         table.add_row(domain, before, f"{each.candidate.mean:.4f}", Text(change), Text(meaning))
     return table
 

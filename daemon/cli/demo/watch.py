@@ -51,6 +51,7 @@ class Watch:
         self._runs = runs
         self._screen = screen
         self._told: dict[str, str] = {}
+        self._announced: str | None = None
 
     @property
     def pipeline(self) -> Pipeline:
@@ -70,8 +71,7 @@ class Watch:
         `alive` raises when nobody works any more.
         """
         self.look()
-        if self.pipeline.active is not None:
-            self._resume()
+        self._resume()
         while not settled(self.pipeline):
             if self.pipeline.active is None and self.pipeline.paused is not None:
                 self._screen.say(f"Paused by {self.pipeline.paused}: `rewarm request resume {self._name}` goes on.")
@@ -83,7 +83,8 @@ class Watch:
     def _resume(self) -> None:
         """Show a run that began before anybody watched."""
         run = self.pipeline.active
-        if run is not None and run.order is not None:
+        if run is not None and run.order is not None and run.run != self._announced:
+            self._announced = run.run
             self._screen.say(f"  {run.run} goes on: {plan(run.plan)}.")
             self._screen.begin(run.stage, run.progress.steps or None)
 
@@ -94,6 +95,7 @@ class Watch:
                 waits = f" It waits: {event.suppressed_by}." if event.suppressed_by else ""
                 self._screen.say(f"  {event.policy}: {event.reason}{waits}", "dim")
             case RunStarted():
+                self._announced = event.run
                 self._screen.say(f"  {event.run}: {plan(event.plan)}.")
             case PlanFixed():
                 self._told.pop("train", None)

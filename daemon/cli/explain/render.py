@@ -23,12 +23,17 @@ BOUNDS = {
     "failures": ("ceiling", "at most"),
 }
 """An input → the threshold it is held against, and how."""
+WORDS = (
+    "A run goes through the stages ingest, probe, train, evaluate and promote. The champion is the model that is "
+    "live; the trunk behind it is the checkpoint from which the next run goes on; replay mixes old data into the "
+    "new, so that it is not forgotten. #12 is record 12 of the journal."
+)
 KINDS = {"base": "the first training", "increment": "an increment", "retrain": "a retraining"}
 
 
 def story(told: Story, files: Mapping[str, str], following: Iterable[tuple[str, str]]) -> list[RenderableType]:
     """Return a run's story in sections."""
-    out: list[RenderableType] = [heading(f"{told.run}: {KINDS[told.plan.kind]} that {_outcome(told)}"), ""]
+    out: list[RenderableType] = [heading(f"{told.run}: {KINDS[told.plan.kind]} that {_outcome(told)}"), WORDS, ""]
     sections: list[tuple[str, list[RenderableType]]] = [
         ("What arrived", list(_arrived(told))),
         ("Why it started", list(_started(told))),
@@ -91,7 +96,7 @@ def plan_rows(plan: Plan, planned_by: Decided | None) -> list[tuple[str, str]]:
         ("schedule", schedule_words(training.schedule)),
         ("rate", sparkline(training.schedule, total)),
         ("optimiser", "state kept from the trunk" if training.optimiser == "keep" else "state reset"),
-        ("records", ", ".join(f"({span.after}, {span.upto}]" for span in plan.spans) or NOTHING),
+        ("positions", ", ".join(f"({span.after}, {span.upto}]" for span in plan.spans) or NOTHING),
     ]
     if planned_by is not None:
         rows.append(("fixed by", _sentence(planned_by)))
@@ -148,12 +153,12 @@ def number(value: Scalar) -> str:
     return value
 
 
-def interval(loss: Loss | None, *, signed: bool = False) -> str:
+def interval(loss: Loss | None, *, signed: bool = False, digits: int = 4) -> str:
     """Return a mean with its interval."""
     if loss is None:
         return NOTHING
-    sign = "+" if signed else ""
-    return f"{loss.mean:{sign}.4f} [{loss.low:{sign}.4f}, {loss.high:{sign}.4f}]"
+    form = f"{'+' if signed else ''}.{digits}f"
+    return f"{loss.mean:{form}} [{loss.low:{form}}, {loss.high:{form}}]"
 
 
 def comparison_rows(plan: Plan, evaluation: Mapping[str, Comparison]) -> list[tuple[str, str, str, str, str]]:

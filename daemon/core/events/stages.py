@@ -6,7 +6,6 @@ from daemon.core.errors import FailureClass
 from daemon.core.events.base import Artefact, Comparison, Count, Domain, Event, Loss, Origin, Sha256
 from daemon.core.plans import Amount, Checkpoint, Span
 
-
 InterruptReason = Literal["cancel", "preempt", "drain", "died", "hang"]
 
 

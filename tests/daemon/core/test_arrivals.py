@@ -41,9 +41,7 @@ def refuse(world: "World", arrival: int, estimate: Amount, domain: str = "prose"
 
 def withdraw(world: "World", arrival: int, amount: Amount, domain: str = "prose") -> None:
     """Let an arrival be withdrawn, as the door completes it."""
-    world.fact(
-        DataWithdrawn(arrival_source="/test", arrival_id="1", arrival=arrival, domain=domain, amount=amount)
-    )
+    world.fact(DataWithdrawn(arrival_source="/test", arrival_id="1", arrival=arrival, domain=domain, amount=amount))
 
 
 def test_arrivals_are_counted_per_domain(world: "World", parts: "type[Parts]") -> None:

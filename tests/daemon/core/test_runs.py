@@ -146,7 +146,9 @@ def test_a_rejected_candidate_is_never_continued(make_world: "MakeWorld", parts:
     world.arrive(100)
     world.finish()
     assert world.all(ModelRejected) == [
-        ModelRejected(run="p-2", reason="It is reject.", spans=(Span(after=0, upto=3),), amounts={"prose": parts.amount(100)})
+        ModelRejected(
+            run="p-2", reason="It is reject.", spans=(Span(after=0, upto=3),), amounts={"prose": parts.amount(100)}
+        )
     ]
     pipeline = world.of()
     assert world.all(RunSucceeded) == [RunSucceeded(run="p-2", outcome="rejected")]
@@ -174,9 +176,7 @@ def test_a_policy_retries_after_a_wake_up_under_the_runs_id(world: "World", part
     world.fire()
     assert world.of().timers == {}
     assert (world.order().attempt, world.order().resume) == (2, True)
-    assert world.run().failures == Failures(
-        total=1, without_progress=1, last="transient", message="the net is down"
-    )
+    assert world.run().failures == Failures(total=1, without_progress=1, last="transient", message="the net is down")
     world.checkpoint(20)
     assert world.run().failures.without_progress == 0
     world.until("evaluate")

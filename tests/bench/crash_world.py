@@ -1,0 +1,373 @@
+"""A small world to kill daemons in: a producer with a ledger, three pipelines of stages that take no time."""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import msgspec
+
+from daemon.core.state import State, dump, fingerprint
+from daemon.core.transition import REDUCER_VERSION, evolve
+from daemon.dispatch.fingerprint import read_card
+from daemon.journal.base import Reader, scan
+from daemon.journal.sqlite import open_reader
+from daemon.restore import restore
+from daemon.testing import BOUNDARIES, FATAL, Life
+from tests.bench.crash_counter import PRODUCER, Count, count, malformed
+from tests.bench.targets import ROOT
+
+PIPELINES = ("one", "two", "three")
+SNAPSHOT_RECORDS = 40
+LOOK = 0.005
+CONFIGURATION = """
+journal: sqlite:///journal.db
+mlflow: {tracking_uri: null}     # the bench runs one recorder over all lives of the daemon
+state: state
+http: {enabled: false}
+roots: [inbox]
+sources: [{kind: spool, path: spool}]
+executor: {kind: local, slots: 2, warm_workers: 1}
+pipelines:
+  one: &pipeline
+    stages: ["daemon.testing:NoteStage", "daemon.testing:SecondNoteStage"]
+    policies:
+      - {kind: rewarm_replay, after_tokens: 1}
+      - &recovery {kind: stage_recovery, retries: 100000, ceiling: 100000, backoff: PT0.05S, max_backoff: PT0.2S}
+  two: *pipeline
+  three:
+    stages: ["daemon.testing:NoteStage", "daemon.testing:SecondNoteStage"]
+    policies:
+      - {kind: rewarm_replay, after_tokens: 1000000000, max_age: PT0.3S}
+      - *recovery
+"""
+
+
+class DaemonEndedError(Exception):
+    """A daemon ended by itself, though nobody killed it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kill:
+    """How one life of a daemon is to end."""
+
+    boundary: str | None = None
+    count: int = 1
+    delay: float = 0.0
+    early: bool = False
+    patience: float = 20.0
+    exec: bool = False
+    loose: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Killed:
+    """How it ended: `reached` tells whether a named boundary did it."""
+
+    boundary: str | None
+    reached: bool
+    seconds: float
+
+
+@dataclass
+class Nursery:
+    """A process that forks daemons: see `daemon.testing`."""
+
+    process: "subprocess.Popen[str]" = field(init=False)
+
+    def __enter__(self) -> Self:
+        command = [sys.executable, "-m", "daemon.testing"]
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        self.process.communicate()
+
+    def bear(self, life: Life) -> int:
+        """Start a daemon and return its pid."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(msgspec.json.encode(life).decode() + "\n")
+        self.process.stdin.flush()
+        return self._read()
+
+    def bury(self) -> int:
+        """Return how the last daemon ended, as Popen tells it; waits for its end."""
+        return self._read()
+
+    def _read(self) -> int:
+        assert self.process.stdout is not None
+        return int(self.process.stdout.readline())
+
+
+class World:
+    """A folder with everything in it; opened again, it goes on where it was left."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.journal = folder / "journal.db"
+        self.state = folder / "state"
+        self.spool = folder / "spool"
+        self.ledger = folder / "ledger"
+        self.log = folder / "daemon.log"
+        for path in (folder, self.spool, folder / "inbox", self.state):
+            path.mkdir(parents=True, exist_ok=True)
+        (folder / "inbox" / "data.jsonl").write_text('{"text": "Some words."}\n', encoding="utf-8")
+        (folder / "rewarm.yaml").write_text(CONFIGURATION, encoding="utf-8")
+        self.ledger.touch()
+        sent = self.ledger.read_text(encoding="utf-8").splitlines()
+        self.files = len(sent)
+        self.serial = max((int(entry.partition(":")[2]) for line in sent for entry in line.split()[1:]), default=0)
+        self.facts = [int(entry[5:]) for line in sent[-50:] for entry in line.split()[1:] if entry.startswith("fact:")]
+        for path in self.spool.glob(".f*.jsonl"):  # the producer itself was interrupted
+            if any(line.startswith(f"{path.name[1:]} ") for line in sent[-1:]):
+                path.rename(self.spool / path.name[1:])
+            else:
+                path.unlink()
+
+    def deliver(self, rng: random.Random) -> None:
+        """Rename a file of new, repeated and malformed lines into the spool; the ledger knows it first."""
+        entries = [self._entry(rng) for _ in range(rng.randint(1, 3))]
+        self._rename_in(entries)
+        if rng.random() < 0.05:
+            self._rename_in(entries)
+
+    def _entry(self, rng: random.Random) -> str:
+        chance = rng.random()
+        if chance < 0.15 and self.facts:
+            return f"again:{rng.choice(self.facts[-20:])}"
+        self.serial += 1
+        if chance < 0.2:
+            return f"bad:{self.serial}"
+        self.facts.append(self.serial)
+        return f"fact:{self.serial}"
+
+    def _rename_in(self, entries: list[str]) -> None:
+        self.files += 1
+        name = f"f{self.files:07d}.jsonl"
+        hidden = self.spool / f".{name}"
+        hidden.write_bytes(b"\n".join(_text(entry) for entry in entries) + b"\n")
+        with self.ledger.open("a", encoding="utf-8") as ledger:
+            ledger.write(f"{name} {' '.join(entries)}\n")
+        hidden.rename(self.spool / name)
+
+    def life(self, *, kill: Kill | None = None) -> Life:
+        """Return how the next daemon is to live."""
+        kill = kill or Kill()
+        return Life(
+            config=str(self.folder / "rewarm.yaml"),
+            log=str(self.log),
+            boundary=kill.boundary,
+            count=kill.count,
+            loose=kill.loose,
+            snapshot_records=SNAPSHOT_RECORDS,
+        )
+
+    def kill(self, nursery: Nursery, kill: Kill, rng: random.Random) -> Killed:
+        """Let a daemon live and die once, with facts coming all the time."""
+        began = time.monotonic()
+        self.log.write_bytes(b"")
+        for _ in range(rng.randint(0, 2)):
+            self.deliver(rng)
+        if (kill.boundary or "").endswith("_bury") or rng.random() < 0.03:
+            self._condemn(rng)
+        daemon = Daemon(nursery, self.life(kill=kill), exec_=kill.exec)
+        try:
+            self._wait_for_end(daemon, kill, rng)
+        finally:
+            daemon.kill()
+        status = daemon.wait()
+        if status != -signal.SIGKILL:
+            message = f"exit status {status}: {self.log.read_text(encoding='utf-8')[-3000:]}"
+            raise DaemonEndedError(message)
+        return Killed(boundary=kill.boundary, reached=not daemon.by_us, seconds=time.monotonic() - began)
+
+    def _wait_for_end(self, daemon: "Daemon", kill: Kill, rng: random.Random) -> None:
+        until = time.monotonic() + (kill.patience if kill.boundary else kill.delay)
+        next_file = time.monotonic() + 0.1
+        ready = kill.early or kill.boundary is not None
+        while daemon.alive():
+            now = time.monotonic()
+            if not ready and b"The daemon is ready" in self.log.read_bytes():
+                ready, until = True, now + kill.delay
+            if ready and now >= until:
+                return
+            if now >= next_file:
+                self.deliver(rng)
+                next_file = now + rng.uniform(0.05, 0.3)
+                if (kill.boundary or "").endswith("_bury"):
+                    self._condemn(rng)
+            time.sleep(LOOK)
+
+    def _condemn(self, rng: random.Random) -> None:
+        """Let the next stage process end by SIGKILL, before or after its effect."""
+        (self.state / FATAL).write_text(rng.choice(["before", "after"]), encoding="utf-8")
+
+    def kill_worker(self) -> None:
+        """Kill the warm worker, if there is one."""
+        card = read_card(self.state)
+        if card is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(card.holder.pid, signal.SIGKILL)
+
+    def drain(self, nursery: Nursery, *, patience: float = 120.0, loose: bool = False) -> bool:
+        """Let a daemon live until nothing is left to do; returns whether that came to pass."""
+        (self.state / FATAL).unlink(missing_ok=True)
+        daemon = Daemon(nursery, self.life(kill=Kill(loose=loose)))
+        try:
+            done = wait_for(self._idle, patience)
+            daemon.stop()
+            if daemon.wait() != 0:
+                raise DaemonEndedError(self.log.read_text(encoding="utf-8")[-3000:])
+        finally:
+            daemon.kill()
+        return done
+
+    def _idle(self) -> bool:
+        if any(path.is_file() and not path.name.startswith(".") for path in self.spool.iterdir()):
+            return False
+        if not self.journal.exists():
+            return False
+        with open_reader(self.journal) as reader:
+            state = restore(reader).state
+        return all(
+            pipeline.active is None and not pipeline.wishes and not pipeline.timers and not pipeline.pending
+            for pipeline in state.pipelines.values()
+        )
+
+    def count(self) -> Count:
+        """Count what was lost and repeated so far; after a drain that is all there is."""
+        return count(self.journal, self.state, self.ledger)
+
+    def retire(self) -> None:
+        """End the worker."""
+        self.kill_worker()
+
+
+class Daemon:
+    """One life of a daemon: forked by the nursery, or from the interpreter's start on."""
+
+    def __init__(self, nursery: Nursery, life: Life, *, exec_: bool = False) -> None:
+        self.by_us = False
+        self._status: int | None = None
+        self._nursery = nursery
+        self._process: subprocess.Popen[bytes] | None = None
+        if exec_ and life.log:
+            command = [sys.executable, "-m", "daemon.testing", msgspec.json.encode(life).decode()]
+            with Path(life.log).open("ab") as log:
+                self._process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+            self.pid = self._process.pid
+        else:
+            self.pid = nursery.bear(life)
+
+    def alive(self) -> bool:
+        """Return whether it has not ended."""
+        if self._status is not None:
+            return False
+        if self._process is not None:
+            return self._process.poll() is None
+        try:
+            return Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
+        except OSError:
+            return False
+
+    def kill(self) -> None:
+        """Kill it, unless it has ended."""
+        if self.alive():
+            self.by_us = True
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+    def stop(self) -> None:
+        """Ask it to drain."""
+        os.kill(self.pid, signal.SIGTERM)
+
+    def wait(self) -> int:
+        """Return its exit status, -9 when it was killed."""
+        if self._status is None:
+            self._status = self._process.wait() if self._process is not None else self._nursery.bury()
+        return self._status
+
+
+@contextlib.contextmanager
+def recorder(world: World) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run one MLflow recorder over all lives of the daemon."""
+    command = [sys.executable, "-m", "ops.mlflow_recorder", "--journal", str(world.journal)]
+    command += ["--tracking-uri", tracking_uri(world), "--state", str(world.state)]
+    with (world.folder / "recorder.log").open("ab") as log:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def tracking_uri(world: World) -> str:
+    """Return where the recorder writes."""
+    return f"sqlite:///{world.folder.absolute() / 'mlflow.db'}"
+
+
+def choose(rng: random.Random, number: int) -> Kill:
+    """Return the `number`-th kill: every named boundary in turn, and a random instant between each two."""
+    if number % 2:
+        return Kill(early=rng.random() < 0.15, delay=rng.uniform(0.0, 0.5), exec=number % 50 == 1)
+    boundary = BOUNDARIES[number // 2 % len(BOUNDARIES)]
+    most = {"journal": 8, "snapshot": 1}.get(boundary.partition(".")[0], 2)
+    return Kill(boundary=boundary, count=rng.randint(1, most), exec=number % 50 == 0)
+
+
+def same_hashes(journal: Path) -> list[str]:
+    """Return which snapshots are not what folding the journal from its start gives."""
+    with open_reader(journal) as reader:
+        expected = {snapshot.position: snapshot.hash for snapshot in reader.snapshots(REDUCER_VERSION)}
+        return [
+            f"the snapshot at {position} has {expected[position][:8]}, the fold {got[:8]}"
+            for position, got in _fold(reader, set(expected))
+            if got != expected[position]
+        ]
+
+
+def _fold(reader: Reader, positions: set[int]) -> Iterator[tuple[int, str]]:
+    state = State()
+    for record in scan(reader, upto=max(positions, default=0)):
+        state = evolve(state, record)
+        if record.position in positions:
+            yield record.position, fingerprint(dump(state))
+
+
+def wait_for(condition: Callable[[], bool], patience: float) -> bool:
+    """Wait until a condition holds; returns whether it did in time."""
+    until = time.monotonic() + patience
+    while not condition():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def _text(entry: str) -> bytes:
+    kind, _, number = entry.partition(":")
+    serial = int(number)
+    if kind == "bad":
+        return malformed(serial)
+    return json.dumps(
+        {
+            "specversion": "1.0",
+            "id": number,
+            "source": PRODUCER,
+            "type": "io.rewarm.data.arrived.v1",
+            "subject": PIPELINES[serial % len(PIPELINES)],
+            "data": {"uri": "data.jsonl", "domain": "words"},
+        }
+    ).encode()

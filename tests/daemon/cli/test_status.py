@@ -1,0 +1,169 @@
+"""What status, check-config, healthcheck and ui say."""
+
+import json
+import os
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import TYPE_CHECKING
+
+import pytest
+
+from daemon.cli.session import find_daemon
+from daemon.core.events import InputRejected, OperatorRequested
+
+if TYPE_CHECKING:
+    from daemon.config import Configuration
+    from tests.daemon.cli.conftest import Chronicle, Command
+
+
+def test_status_before_anything_happened(rewarm: "Command") -> None:
+    """Without a journal the status is empty, friendly and no error."""
+    code, out, err = rewarm("status")
+
+    assert (code, err) == (0, "")
+    assert "nothing is recorded yet" in out
+    assert "rewarm demo" in out
+
+
+def test_status_as_json_has_the_promised_keys(rewarm: "Command", trained: "Chronicle") -> None:
+    """The JSON holds champion, runs, dead letters and how far MLflow is, under fixed names."""
+    status = json.loads(rewarm("status", "--json").out)
+
+    pipeline = status["pipelines"]["docs-lm"]
+    assert pipeline["champion"]["version"] == 2
+    assert pipeline["champion"]["sha256"] == "ab" * 32
+    assert pipeline["champion"]["losses"] == {"code": 1.5, "prose": 1.5}
+    assert pipeline["champion"]["run"] == trained.pipeline.champion.run  # type: ignore[union-attr]
+    assert {key: pipeline["runs"][key] for key in ("succeeded", "failed", "active")} == {
+        "succeeded": 2,
+        "failed": 0,
+        "active": 0,
+    }
+    assert status["dead_letters"] == 0
+    assert status["followers"] == {"mlflow": {"behind": trained.state.position}}
+
+
+def test_status_names_what_waits_and_for_what(rewarm: "Command", chronicle: "Chronicle") -> None:
+    """A wish that cannot start is shown with what it waits for."""
+    chronicle.tell(OperatorRequested(verb="pause", by="ann", reason="holiday"))
+    chronicle.arrive("prose", 900_000, id="prose-1")
+
+    out = rewarm("status").out
+
+    assert "rewarm_replay: base, waits for the pause by ann: holiday" in out
+    assert "prose 900,000 tokens" in out
+
+
+def test_status_shows_the_active_run(rewarm: "Command", chronicle: "Chronicle") -> None:
+    """A run that goes on is shown with its stage."""
+    chronicle.arrive("prose", 900_000, id="prose-1")
+
+    status = json.loads(rewarm("status", "--json").out)
+
+    assert status["pipelines"]["docs-lm"]["active"]["stage"] == "ingest"
+    assert status["pipelines"]["docs-lm"]["runs"]["active"] == 1
+
+
+def test_dead_letters_are_counted(rewarm: "Command", chronicle: "Chronicle") -> None:
+    """Refused inputs appear in the table and in JSON."""
+    chronicle.tell(InputRejected(reason="malformed", message="no JSON", where="x.json:1"), pipeline=None)
+
+    assert "1 dead letter" in rewarm("status").out
+    assert json.loads(rewarm("status", "--json").out)["dead_letters"] == 1
+
+
+def test_a_daemon_is_found_by_its_lock_alone(chronicle: "Chronicle", configuration: "Configuration") -> None:
+    """A lock file that nobody locks means that no daemon runs; looking leaves the lock as it was."""
+    held = find_daemon(configuration.journal)
+    chronicle.close()
+
+    assert (held.running, held.pid) == (True, os.getpid())
+    assert not find_daemon(configuration.journal).running
+
+
+def test_the_table_fits_into_eighty_columns(
+    rewarm: "Command", trained: "Chronicle", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a terminal nothing is wider than 80 columns, nor has it colours or trailing blanks."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+    for command in (["status"], ["check-config"], ["plan"], ["explain", "docs-lm"]):
+        lines = rewarm(*command).out.splitlines()
+        assert max(map(len, lines)) <= 80
+        assert not any("\x1b" in line or line != line.rstrip() for line in lines)
+
+
+def test_check_config_shows_policies_with_their_thresholds(rewarm: "Command") -> None:
+    """What is configured is shown, defaults filled in."""
+    out = rewarm("check-config").out
+
+    assert "var/journal.db" in out
+    assert "after_tokens 200,000" in out
+    assert "max_forgetting 0.02" in out
+    assert json.loads(rewarm("check-config", "--json").out)["pipelines"]["docs-lm"]["model"] == "llama nano"
+
+
+@pytest.mark.parametrize(("status", "code"), [(200, 0), (503, 1)])
+def test_healthcheck_asks_the_daemon(
+    rewarm: "Command", monkeypatch: pytest.MonkeyPatch, status: int, code: int
+) -> None:
+    """The exit code says whether /livez answers 200."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status if self.path == "/livez" else 404)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        monkeypatch.setenv("REWARM_HTTP__PORT", str(server.server_port))
+        try:
+            assert rewarm("healthcheck").code == code
+            assert json.loads(rewarm("healthcheck", "--json").out)["status"] == status
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_healthcheck_fails_when_nobody_answers(rewarm: "Command", monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a daemon the exit code is 1, with one line that says so."""
+    monkeypatch.setenv("REWARM_HTTP__PORT", "1")
+
+    code, _, err = rewarm("healthcheck")
+
+    assert code == 1
+    assert "does not answer" in err
+
+
+def test_ui_becomes_mlflow(rewarm: "Command", configuration: "Configuration", monkeypatch: pytest.MonkeyPatch) -> None:
+    """`rewarm ui` turns into MLflow's server on the configured store."""
+    became: list[str] = []
+    monkeypatch.setattr(os, "execv", lambda path, arguments: became.extend([path, *arguments]))
+
+    with pytest.raises(TypeError):
+        rewarm("ui", "--port", "5001")  # execv never returns, the stand-in does
+
+    assert became[:4] == [sys.executable, sys.executable, "-m", "mlflow"]
+    assert configuration.tracking_uri in became
+    assert became[-1] == "5001"
+
+
+def test_ui_says_when_nothing_is_recorded(
+    rewarm: "Command", configuration: "Configuration", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a tracking URI there are no pages."""
+    monkeypatch.setattr(os, "execv", lambda *_: pytest.fail("nothing must be started"))
+    file = configuration.file
+    assert file is not None
+    text = file.read_text(encoding="utf-8").replace('"sqlite:///var/mlflow.db"', "null")
+    file.write_text(text, encoding="utf-8")
+
+    code, _, err = rewarm("ui")
+
+    assert code == 2
+    assert "tracking_uri" in err

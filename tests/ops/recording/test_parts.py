@@ -1,0 +1,133 @@
+"""The recorder's pure parts: segments, curves, pictures, notes and look-ups."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from daemon.core.events import DataArrived, DecisionMade, ModelEvaluated, Record, RunStarted
+from daemon.core.plans import Amount, Schedule
+from daemon.journal.memory import MemoryJournal
+from ops.recording import plots, segments
+from ops.recording.curves import Curves
+from ops.recording.history import STORY, History
+from ops.recording.notes import LIMIT, note
+from ops.recording.parameters import parameters
+from ops.recording.targets import target_of
+
+PNG = b"\x89PNG\r\n"
+
+
+def first_start(history: Sequence[Record]) -> tuple[Record, RunStarted]:
+    """Return the record of the first run's start, and its event."""
+    return next((record, record.event) for record in history if isinstance(record.event, RunStarted))
+
+
+@pytest.mark.parametrize(
+    ("position", "name"), [(1, "000000000-000000099"), (1299, "000001200-000001299"), (1300, "000001300-000001399")]
+)
+def test_segments_lie_on_a_fixed_grid(position: int, name: str) -> None:
+    """A position alone names its segment."""
+    assert segments.name(position) == f"transitions/{name}.json"
+
+
+def test_a_segment_says_what_the_journal_says(history: Sequence[Record]) -> None:
+    """Every kind of record survives, as JSON with one record a line, without received texts."""
+    data = segments.encode(history)
+    kept = segments.read(data)
+    assert all(segments.same(one, record) for one, record in zip(kept, history, strict=True))
+    assert len(json.loads(data)) == len(data.splitlines()) - 2 == len(history)
+    assert b"broken" not in data
+    moved = replace(history[5], cause=4)
+    assert not segments.same(kept[5], moved)
+    with pytest.raises(msgspec.MsgspecError):
+        segments.read(data[:-5])
+
+
+def test_outsiders_bring_no_run_to_life(history: Sequence[Record]) -> None:
+    """A run's name counts only where the journal has started that run."""
+    record, event = first_start(history)
+    assert target_of(record, lambda *_: False).standing
+    found = target_of(record, lambda *_: True)
+    assert (found.key, found.parent, found.standing) == (event.run, None, False)
+
+
+def test_a_run_counts_from_its_start_on(
+    history: Sequence[Record], make_reader: Callable[[Sequence[Record]], MemoryJournal]
+) -> None:
+    """Look-ups answer for a position, whatever came later and whatever was asked before."""
+    started, event = first_start(history)
+    asked = History(make_reader(history))
+    run = event.run
+    for _ in range(2):
+        assert asked.started("docs-lm", run, started.position)
+        assert not asked.started("docs-lm", run, started.position - 1)
+    assert not asked.started("other", run, started.position)
+    decision = asked.decision_behind(event.command)
+    assert isinstance(decision, DecisionMade)
+    assert decision.verdict == "start"
+    assert asked.decision_behind("no command") is None
+    assert isinstance(asked.arrival(int(run.rpartition("-")[2])), DataArrived)
+    assert asked.arrival(started.position) is None
+
+
+def test_curves_are_read_once_and_by_whole_lines(tmp_path: Path) -> None:
+    """New lines are returned once; torn, foreign and endless values are left out; a missing file is no error."""
+    folder = tmp_path / "runs" / "r" / "train" / "1"
+    folder.mkdir(parents=True)
+    file = folder / "metrics.jsonl"
+    curves = Curves(tmp_path)
+    assert curves.new_points("r", "train", 1) == []
+    file.write_bytes(b'{"step": 1, "time": 5.5, "loss": 2}\nnonsense\n{"step": 2, "ti')
+    (point,) = curves.new_points("r", "train", 1)
+    assert (point.key, point.value, point.timestamp, point.step) == ("loss", 2.0, 5500, 1)
+    with file.open("ab") as more:
+        more.write(b'me": 6, "loss": null, "rate": 0.5, "flag": true}\n')
+    assert [point.key for point in curves.new_points("r", "train", 1)] == ["rate"]
+    curves.forget()
+    assert len(curves.new_points("r", "train", 1)) == 2
+
+
+def test_a_resumed_curve_is_one_curve(state: Path, history: Sequence[Record]) -> None:
+    """Where attempts overlap the later one holds."""
+    run = next(record.event.run for record in history if isinstance(record.event, RunStarted))
+    points = Curves(state).whole(run, "train", 2)
+    assert [point["step"] for point in points] == list(range(1, 241))
+
+
+def test_pictures_are_the_same_bytes_twice(state: Path, history: Sequence[Record]) -> None:
+    """The same numbers give the same file, for every schedule and also for a single step or many domains."""
+    started = [record.event for record in history if isinstance(record.event, RunStarted)]
+    judged = next(record.event for record in history if isinstance(record.event, ModelEvaluated))
+    points = Curves(state).whole(started[0].run, "train", 2)
+    assert plots.plan_plot(started[0].plan, "t") == plots.plan_plot(started[0].plan, "t")
+    assert (plots.loss_plot(points, "t") or b"").startswith(PNG)
+    assert (plots.loss_plot(points[:1], "t") or b"").startswith(PNG)
+    assert plots.loss_plot([{"step": 1, "time": 2.0, "rate": 3}], "t") is None
+    assert plots.evaluation_plot(judged.domains, "t").startswith(PNG)
+    plan = started[1].plan
+    constant = Schedule(kind="constant", peak=1e-3, floor=0.0, plateau=1e-3, warmup=0.0)
+    one = replace(plan, training=replace(plan.training, tokens=1, schedule=constant))
+    many = replace(one, past={f"d{index}": Amount(arrivals=1, tokens=10**index) for index in range(12)}, new={})
+    assert plots.plan_plot(many, "t").startswith(PNG)
+
+
+def test_a_note_stays_within_what_mlflow_takes(history: Sequence[Record]) -> None:
+    """A story of any length fits, and a cell cannot break its table."""
+    story = [record for record in history if record.event.kind in STORY] * 40
+    decision = DecisionMade(policy="p", policy_version=1, verdict="v", reason="r", inputs={"a": "x|y"})
+    assert len(note(story, decision)) <= LIMIT + 1
+    assert "| a | x\\|y |  |" in note(story[:1], decision)
+    assert note([], None) == ""
+
+
+def test_parameters_are_flat_text(history: Sequence[Record]) -> None:
+    """A plan's parameters are short names with text; what is not set is left out."""
+    plan = next(record.event.plan for record in history if isinstance(record.event, RunStarted))
+    found = parameters(plan, "draft.")
+    assert found["draft.tokens"] == "500000"
+    assert "draft.parent" not in found
+    assert all(found.values())

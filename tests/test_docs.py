@@ -1,0 +1,226 @@
+"""What the documentation says is so: keys and defaults, examples, named tests, links."""
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+from pydantic import BaseModel, TypeAdapter
+from pydantic_core import PydanticUndefined
+
+from daemon.config import (
+    ExecutorSettings,
+    HttpSettings,
+    LlamaSettings,
+    MlflowSettings,
+    PipelineConfiguration,
+    Settings,
+    SpoolSettings,
+    load,
+)
+from daemon.core.commands import StartRun
+from daemon.core.encoding import decode
+from daemon.core.events import EVENTS, DriftDetected, Record
+from daemon.core.plans import Amount, Checkpoint
+from daemon.core.state import Model, Pipeline
+from daemon.door import OUTSIDE_KINDS, Door, Letter
+from policies import AnyPolicy
+from policies.base import LimitSettings, TrainingSettings
+
+ROOT = Path(__file__).parent.parent
+HOW_TO = ROOT / "docs" / "how-to"
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
+POLICIES: tuple[type[BaseModel], ...] = get_args(get_args(AnyPolicy)[0])
+COMMON = {"kind", "name"}
+"""Keys that every policy has; described once."""
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def text(path: Path) -> str:
+    """Return a page."""
+    return path.read_text(encoding="utf-8")
+
+
+def blocks(language: str, *, mark: str = "") -> list[Any]:
+    """Return the fenced blocks of a language, with a mark after it where one is given, as parameters of a test."""
+    found = []
+    for page in PAGES:
+        for number, block in enumerate(re.findall(rf"^```{language}{mark}\n(.*?)^```$", text(page), re.M | re.S), 1):
+            found.append(pytest.param(block, id=f"{page.relative_to(ROOT)}-{number}"))
+    return found
+
+
+def sections(page: Path) -> dict[str, str]:
+    """Return a page's parts by the first word in code quotes (else the first word) of their headings."""
+    parts = re.split(r"^#{2,3} (.+)$", text(page), flags=re.M)
+    names = (re.search(r"`(\w+)`", heading) for heading in parts[1::2])
+    return {
+        (name[1] if name else heading.split()[0]): body
+        for name, heading, body in zip(names, parts[1::2], parts[2::2], strict=True)
+    }
+
+
+def told(default: object) -> str:
+    """Return a default as the page tells it."""
+    match default:
+        case _ if default is PydanticUndefined:
+            return "required"
+        case None:
+            return "none"
+        case BaseModel():
+            return "see below"
+        case timedelta():
+            return f"`{TypeAdapter(timedelta).dump_python(default, mode='json')}`"
+        case bool():
+            return f"`{str(default).lower()}`"
+        case tuple():
+            shown = [str(each) if not isinstance(each, BaseModel) else flow(each) for each in default]
+            return f"`[{', '.join(shown)}]`"
+        case _:
+            return f"`{default}`"
+
+
+def flow(model: BaseModel) -> str:
+    """Return a small model as YAML on one line."""
+    return "{" + ", ".join(f"{key}: {value}" for key, value in model.model_dump(mode="json").items()) + "}"
+
+
+DESCRIBED: list[tuple[str, type[BaseModel]]] = [
+    ("Top", Settings),
+    ("mlflow", MlflowSettings),
+    ("http", HttpSettings),
+    ("sources", SpoolSettings),
+    ("executor", ExecutorSettings),
+    ("pipelines", PipelineConfiguration),
+    ("model", LlamaSettings),
+    ("training", TrainingSettings),
+    ("limits", LimitSettings),
+    *((str(policy.model_fields["kind"].default), policy) for policy in POLICIES),
+]
+
+
+@pytest.mark.parametrize(("name", "model"), DESCRIBED, ids=[name for name, _ in DESCRIBED])
+def test_every_key_is_described_with_its_default(name: str, model: type[BaseModel]) -> None:
+    """The page on the configuration has a row for each key of each model, with today's default, and no other row."""
+    body = sections(HOW_TO / "write-a-configuration.md")[name]
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.+?) \| ", body, re.M))
+    keys = {field.alias or key: field.default for key, field in model.model_fields.items()}
+    wanted = {key: told(default) for key, default in keys.items() if model not in POLICIES or key not in COMMON}
+    assert rows == wanted
+
+
+@pytest.mark.parametrize("block", blocks("yaml"))
+def test_configurations_load(block: str, tmp_path: Path) -> None:
+    """Every configuration that a page shows is a valid one."""
+    file = tmp_path / "rewarm.yaml"
+    file.write_text(block, encoding="utf-8")
+    assert yaml.safe_load(block)
+    load(file)
+
+
+@pytest.mark.parametrize("block", blocks("json"))
+def test_events_come_in(block: str) -> None:
+    """Every event that a page shows is accepted by the door, and decodes as its kind."""
+    door = Door(pipelines={"docs-lm": None, "manuals": None}, roots=(Path("/data/inbox"),))
+    documents = json.loads(block)
+    for event in documents if isinstance(documents, list) else [documents]:
+        letter = Letter(text=json.dumps(event).encode(), where="page", source="/docs", id="1", by="ada")
+        offer = door.receive(letter)
+        assert offer.refusal is None
+        kind = event["type"].removeprefix("io.rewarm.").removesuffix(".v1")
+        assert isinstance(decode(kind, 1, json.dumps(event["data"])), EVENTS[kind])
+
+
+def test_every_outside_kind_has_an_example() -> None:
+    """The page on sending events shows each kind that may come from outside, and each verb of a request."""
+    page = text(HOW_TO / "send-events.md")
+    for kind in OUTSIDE_KINDS:
+        assert f'"type": "io.rewarm.{kind}.v1"' in page
+    for verb in get_args(EVENTS["operator.requested"].__annotations__["verb"]):
+        assert f"`{verb}`" in page
+
+
+def reasons() -> Iterator[str]:
+    """Yield the reasons of dead letters and of rejected data that the code can give."""
+    for path in (ROOT / "daemon").rglob("*.py"):
+        yield from re.findall(r"InputError\(\s*\"(\w+)\"", text(path))
+        yield from re.findall(r"_refuse\(offer, \"(\w+)\"", text(path))
+        yield from re.findall(r"refusal=\(\"(\w+)\"", text(path))
+    source = text(ROOT / "stages" / "training" / "documents.py")
+    listed = re.search(r"^Reason = Literal\[(.*?)\]", source, re.M | re.S)
+    assert listed is not None
+    yield from ast.literal_eval(f"({listed[1]})")
+
+
+def test_every_reason_is_explained() -> None:
+    """Whatever word stands in a dead letter or in rejected data, the page on sending events has its row."""
+    page = text(HOW_TO / "send-events.md")
+    assert [reason for reason in sorted(set(reasons())) if f"| `{reason}` |" not in page] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_and_named_tests_are_there(page: Path) -> None:
+    """A relative link leads to a file, and a test that a page names exists."""
+    body = text(page)
+    for target in re.findall(r"(?:\]\(|src=\"|srcset=\")([^)\"#\s]+)", body):
+        assert "://" in target or (page.parent / target).exists(), target
+    for file, name in re.findall(r"(tests/[\w/]+\.py)(?:::(\w+))?", body):
+        assert (ROOT / file).is_file(), file
+        assert not name or f"def {name}(" in text(ROOT / file), f"{file}::{name}"
+
+
+def test_every_decision_record_is_listed() -> None:
+    """The list of decision records names each of them."""
+    folder = ROOT / "docs" / "adr"
+    listed = text(folder / "README.md")
+    assert [path.name for path in sorted(folder.glob("0*.md")) if path.name not in listed] == []
+
+
+def test_every_bench_has_its_place() -> None:
+    """The page on benchmarks speaks of each file of results."""
+    page = text(ROOT / "docs" / "benchmarks.md")
+    assert [path.name for path in sorted((ROOT / "docs" / "benchmarks").glob("*.json")) if path.name not in page] == []
+
+
+def test_every_event_is_in_the_glossary() -> None:
+    """The glossary names every kind of event."""
+    page = text(ROOT / "docs" / "glossary.md")
+    assert [kind for kind in EVENTS if f"`{kind}`" not in page] == []
+
+
+def test_the_policy_of_the_readme_works() -> None:
+    """The example policy has at most 25 lines of code, wishes to start when it should, and is silent otherwise."""
+    (block,) = re.findall(r"^```python policy\n(.*?)^```$", text(ROOT / "README.md"), re.M | re.S)
+    assert len([line for line in block.splitlines() if line.strip()]) <= 25  # noqa: PLR2004 - as the page says
+    module: dict[str, Any] = {"__name__": "policies.on_drift"}
+    exec(block, module)  # noqa: S102 - the page's own code
+    policy = module["OnDrift"](threshold=0.2)
+    trunk = Checkpoint(path="models/docs-lm/v1/trunk", sha256="0" * 64)
+    champion = Model(
+        version=1,
+        run="docs-lm-1",
+        path="models/docs-lm/v1",
+        sha256="0" * 64,
+        trunk=trunk,
+        parent=None,
+        losses={},
+        past={"prose": Amount(arrivals=1, tokens=1000)},
+        promoted_at=NOW,
+        position=7,
+    )
+    state = Pipeline(name="docs-lm", champion=champion)
+
+    def drift(value: float) -> Record:
+        event = DriftDetected(metric="psi", value=value)
+        return Record(position=9, recorded_at=NOW, source="/monitor", id="1", pipeline="docs-lm", event=event)
+
+    assert policy.label == "on_drift"
+    assert policy.decide(state, drift(0.1)) is None
+    decision = policy.decide(state, drift(0.3))
+    assert isinstance(decision.commands[0], StartRun)
+    assert decision.inputs == {"value": 0.3}
