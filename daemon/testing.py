@@ -2,7 +2,8 @@
 
 `python -m daemon.testing LIFE` serves like `rewarm serve`; LIFE is JSON (see `Life`). `python -m daemon.testing`
 alone is a nursery: it has everything imported, and forks a daemon for each LIFE that it reads on its input, so
-that a thousand daemons can be started and killed without a thousand imports.
+that a thousand daemons can be started and killed without a thousand imports. `python -m daemon.testing worker
+STATE` is a warm worker that knows the stages of this module alone, so that it is warm at once.
 """
 
 import contextlib
@@ -43,6 +44,7 @@ BOUNDARIES = (
 FATAL = "fatal"
 LOOSE = "cursors.loose"
 PAGES = "pages"
+RELEASE = "release"
 LOOK_SECONDS = 0.02
 
 
@@ -107,22 +109,20 @@ class SecondNoteStage(NoteStage):
 
 
 class SlowStage(NoteStage):
-    """Shows signs of life for as many seconds as stand in its first arrival's file, then is silent for as many more.
+    """Its first attempt lasts until there is a file `<state>/release`; later ones take no time.
 
-    The file holds one JSON object with the keys `seconds` and `silent`. A later attempt takes no time.
+    It shows signs of life meanwhile, unless its first arrival's file begins with the word `silent`.
     """
 
     def work(self, context: Context) -> None:
-        """Beat, then sleep."""
+        """Wait."""
         specification = context.specification
-        if specification.attempt > 1:
-            return
-        wanted = msgspec.json.decode(Path(specification.arrivals[0].path).read_bytes(), type=dict[str, float])
-        until = time.monotonic() + wanted.get("seconds", 0.0)
-        while time.monotonic() < until:
-            context.beat(1, 1)
+        silent = Path(specification.arrivals[0].path).read_bytes().startswith(b"silent")
+        release = Path(specification.state) / RELEASE
+        while specification.attempt == 1 and not release.exists():
+            if not silent:
+                context.beat(1, 1)
             time.sleep(LOOK_SECONDS)
-        time.sleep(wanted.get("silent", 0.0))
 
 
 def append(path: Path, line: str) -> None:
@@ -274,9 +274,23 @@ def _tell(number: int) -> None:
     sys.stdout.flush()
 
 
+def work(state: Path) -> int:
+    """Serve a state folder's attempts without torch."""
+    from daemon.dispatch import worker
+
+    vars(worker).update(STAGES={"note": f"{NoteStage.__module__}:{NoteStage.__name__}"})
+    return worker.main(state)
+
+
 def main(arguments: list[str]) -> int:
-    """Serve the life that is given, or nurse."""
-    return serve(msgspec.json.decode(arguments[0], type=Life)) if arguments else nursery()
+    """Work, serve the life that is given, or nurse."""
+    match arguments:
+        case ["worker", state]:
+            return work(Path(state))
+        case [life]:
+            return serve(msgspec.json.decode(life, type=Life))
+        case _:
+            return nursery()
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def _run(given: argparse.Namespace) -> int:
 
     def begin() -> Follower:
         reader = open_reader(given.journal)
-        return Follower(reader, _open_store(given.tracking_uri, given.state), given.state)
+        return Follower(reader, open_store(given.tracking_uri, given.state), given.state)
 
     def pause(seconds: float) -> bool:
         return stop.wait(seconds) or (given.with_parent is not None and os.getppid() != given.with_parent)
@@ -108,7 +108,7 @@ def _take_over_logs() -> None:
         theirs.setLevel(logging.ERROR)
 
 
-def _open_store(tracking_uri: str, state: Path) -> "Store":
+def open_store(tracking_uri: str, state: Path) -> "Store":
     """Open the store; an embedded one is made, or lifted to this MLflow's schema, while our lock is held."""
     from mlflow.exceptions import MlflowException
 

@@ -46,18 +46,20 @@ def text(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def blocks(language: str, *, mark: str = "") -> list[Any]:
-    """Return the fenced blocks of a language, with a mark after it where one is given, as parameters of a test."""
-    found = []
-    for page in PAGES:
-        for number, block in enumerate(re.findall(rf"^```{language}{mark}\n(.*?)^```$", text(page), re.M | re.S), 1):
-            found.append(pytest.param(block, id=f"{page.relative_to(ROOT)}-{number}"))
-    return found
+def fenced(page: Path, language: str) -> list[str]:
+    """Return a page's fenced blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text(page), re.MULTILINE | re.DOTALL)
+
+
+def blocks(language: str) -> list[Any]:
+    """Return the fenced blocks of all pages as parameters of a test."""
+    found = [(page, number, block) for page in PAGES for number, block in enumerate(fenced(page, language), 1)]
+    return [pytest.param(block, id=f"{page.relative_to(ROOT)}-{number}") for page, number, block in found]
 
 
 def sections(page: Path) -> dict[str, str]:
     """Return a page's parts by the first word in code quotes (else the first word) of their headings."""
-    parts = re.split(r"^#{2,3} (.+)$", text(page), flags=re.M)
+    parts = re.split(r"^#{2,3} (.+)$", text(page), flags=re.MULTILINE)
     names = (re.search(r"`(\w+)`", heading) for heading in parts[1::2])
     return {
         (name[1] if name else heading.split()[0]): body
@@ -108,7 +110,7 @@ DESCRIBED: list[tuple[str, type[BaseModel]]] = [
 def test_every_key_is_described_with_its_default(name: str, model: type[BaseModel]) -> None:
     """The page on the configuration has a row for each key of each model, with today's default, and no other row."""
     body = sections(HOW_TO / "write-a-configuration.md")[name]
-    rows = dict(re.findall(r"^\| `(\w+)` \| (.+?) \| ", body, re.M))
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.+?) \| ", body, re.MULTILINE))
     keys = {field.alias or key: field.default for key, field in model.model_fields.items()}
     wanted = {key: told(default) for key, default in keys.items() if model not in POLICIES or key not in COMMON}
     assert rows == wanted
@@ -152,7 +154,7 @@ def reasons() -> Iterator[str]:
         yield from re.findall(r"_refuse\(offer, \"(\w+)\"", text(path))
         yield from re.findall(r"refusal=\(\"(\w+)\"", text(path))
     source = text(ROOT / "stages" / "training" / "documents.py")
-    listed = re.search(r"^Reason = Literal\[(.*?)\]", source, re.M | re.S)
+    listed = re.search(r"^Reason = Literal\[(.*?)\]", source, re.MULTILINE | re.DOTALL)
     assert listed is not None
     yield from ast.literal_eval(f"({listed[1]})")
 
@@ -169,9 +171,12 @@ def test_links_and_named_tests_are_there(page: Path) -> None:
     body = text(page)
     for target in re.findall(r"(?:\]\(|src=\"|srcset=\")([^)\"#\s]+)", body):
         assert "://" in target or (page.parent / target).exists(), target
-    for file, name in re.findall(r"(tests/[\w/]+\.py)(?:::(\w+))?", body):
+    for file in re.findall(r"`(tests/[\w/]+\.py)", body):
         assert (ROOT / file).is_file(), file
-        assert not name or f"def {name}(" in text(ROOT / file), f"{file}::{name}"
+    named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", body)
+    named += [(file, name) for name, file in re.findall(r"\[`(test_\w+)`\]\([./]*(tests/[\w/]+\.py)\)", body)]
+    for file, name in named:
+        assert f"def {name}(" in text(ROOT / file), f"{file}::{name}"
 
 
 def test_every_decision_record_is_listed() -> None:
@@ -195,8 +200,8 @@ def test_every_event_is_in_the_glossary() -> None:
 
 def test_the_policy_of_the_readme_works() -> None:
     """The example policy has at most 25 lines of code, wishes to start when it should, and is silent otherwise."""
-    (block,) = re.findall(r"^```python policy\n(.*?)^```$", text(ROOT / "README.md"), re.M | re.S)
-    assert len([line for line in block.splitlines() if line.strip()]) <= 25  # noqa: PLR2004 - as the page says
+    (block,) = fenced(ROOT / "README.md", "python policy")
+    assert len([line for line in block.splitlines() if line.strip()]) <= 25
     module: dict[str, Any] = {"__name__": "policies.on_drift"}
     exec(block, module)  # noqa: S102 - the page's own code
     policy = module["OnDrift"](threshold=0.2)

@@ -1,13 +1,11 @@
 """`rewarm check-config`: what is configured, or every mistake in it."""
 
 import argparse
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from daemon.cli.output import NOTHING, facts, heading, show, show_json
+from daemon.cli.output import NOTHING, facts, heading, short, show, show_json
 from daemon.cli.session import configured
 from daemon.config import Configuration
 
@@ -120,12 +118,6 @@ def thresholds(policy: PolicyView) -> str:
     own = {key: value for key, value in values.items() if key not in COMMON and value is not None}
     kind = "" if policy.kind == policy.name else f"{policy.kind}: "
     return kind + (", ".join(f"{key} {_value(value)}" for key, value in own.items()) or NOTHING)
-
-
-def short(path: str | Path) -> str:
-    """Return a path as it is shortest to type from here."""
-    relative = os.path.relpath(path)
-    return str(path) if relative.startswith("..") else relative
 
 
 def _value(value: object) -> str:

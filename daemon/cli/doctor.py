@@ -12,8 +12,7 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
-from daemon.cli.check_config import short
-from daemon.cli.output import count, show, show_json, size
+from daemon.cli.output import count, short, show, show_json, size
 from daemon.cli.session import configured, find_daemon
 from daemon.config import Configuration
 from daemon.core.errors import RewarmError

@@ -1,8 +1,11 @@
 """What a person or a program gets to see: sentences, tables and JSON."""
 
+import os
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import msgspec
 from rich import box
@@ -99,6 +102,20 @@ def seconds(value: float) -> str:
     if value < 10:  # noqa: PLR2004 - below it tenths matter
         return f"{value:.1f} s"
     return f"{value:.0f} s" if value < 120 else str(timedelta(seconds=round(value)))  # noqa: PLR2004 - two minutes
+
+
+def program() -> str:
+    """Return how this program is called from here: by its name where the shell finds it, else by its path."""
+    if shutil.which("rewarm"):
+        return "rewarm"
+    beside = Path(sys.executable).with_name("rewarm")
+    return short(beside) if beside.exists() else f"{short(sys.executable)} -m daemon"
+
+
+def short(path: str | Path) -> str:
+    """Return a path as it is shortest to type from here."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative
 
 
 def when(instant: datetime | None) -> str:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from rich.console import RenderableType
 
-from daemon.cli.check_config import short
-from daemon.cli.output import NOTHING, count, facts, heading, show, show_json, when
+from daemon.cli.output import NOTHING, count, facts, heading, short, show, show_json, when
 from daemon.cli.session import Daemon, configured, find_daemon, perhaps_reading
 from daemon.config import Configuration
 from daemon.core.plans import Amounts, tokens

@@ -75,7 +75,9 @@ class Dispatcher:
             orders = _orders(self._state)
             # One order that cannot be carried out keeps no other one waiting.
             troubles = [self._guarded(partial(self.attend, *each)) for each in orders]
-            troubles.append(self._guarded(self._launcher.reap if orders else self._launcher.warm_up))
+            troubles.append(self._guarded(self._launcher.reap))
+            if not orders:
+                troubles.append(self._guarded(self._launcher.warm_up))
             self.trouble = next((trouble for trouble in troubles if trouble is not None), None)
             if self.trouble is not None:
                 self._changed.wait(1.0)

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from daemon.core.errors import WorkerError
-from daemon.dispatch.fingerprint import fingerprint, read_card
+from daemon.dispatch.fingerprint import Card, fingerprint, read_card
 from daemon.dispatch.worker import FIFO, RETIRE
 
 START_PATIENCE = 30.0
@@ -26,7 +26,8 @@ class Launcher:
         self._mine: subprocess.Popen[bytes] | None = None
         self._fresh: list[subprocess.Popen[bytes]] = []
         self._asked_at = -START_PATIENCE
-        self._checked: tuple[float, bool] = (0.0, False)
+        self._checked = 0.0
+        self._outdated: Card | None = None
 
     def launch(self, folder: Path) -> bool:
         """Start the attempt; returns False when the worker is not ready yet (ask again)."""
@@ -41,10 +42,8 @@ class Launcher:
         if not self._warm:
             return
         if worker_alive(self._state):
-            if self._current():
-                return
-            logger.info("The worker is replaced: its code or environment changed.")
-            self._send(RETIRE)
+            self._replace_outdated()
+            return
         recently = time.monotonic() - self._asked_at < START_PATIENCE
         if recently and self._mine is not None and self._mine.poll() is None:
             return
@@ -61,14 +60,17 @@ class Launcher:
         """Collect fresh processes that have ended."""
         self._fresh = [process for process in self._fresh if process.poll() is None]
 
-    def _current(self) -> bool:
-        """Return whether the worker's code is today's; looked at once in a second."""
-        at, answer = self._checked
-        if time.monotonic() - at > 1.0:
-            card = read_card(self._state)
-            answer = card is None or card.fingerprint == fingerprint()  # no card: it is still warming up
-            self._checked = (time.monotonic(), answer)
-        return answer
+    def _replace_outdated(self) -> None:
+        """Let a worker go whose code is not today's; looked at once in a second, told once."""
+        if time.monotonic() - self._checked < 1.0:
+            return
+        self._checked = time.monotonic()
+        card = read_card(self._state)  # none: it is still warming up
+        if card is None or card == self._outdated or card.fingerprint == fingerprint():
+            return
+        if self._send(RETIRE):
+            logger.info("The worker is replaced: its code or environment changed.", extra={"pid": card.holder.pid})
+            self._outdated = card
 
     def _send(self, line: bytes) -> bool:
         try:

@@ -72,9 +72,7 @@ def _offer(line: bytes, order: Order, pipeline: str, number: int) -> Offer:
 def _unreadable_end(line: bytes, order: Order, pipeline: str, number: int, why: str) -> Offer:
     """Return the failure that a last line stands for which cannot be read: without it the run would wait for ever."""
     message = f"The attempt has ended, but its last line cannot be read: {why}"[:4000]
-    failed = StageFailed(
-        run=order.run, stage=order.stage, attempt=order.attempt, failure="user_error", message=message
-    )
+    failed = StageFailed(run=order.run, stage=order.stage, attempt=order.attempt, failure="user_error", message=message)
     return Offer(
         source=source_of(order),
         id=str(number),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from daemon.core.errors import InputError
+from daemon.core.errors import InputError, JournalError
 from daemon.door import REFUSED, Door, Input, Letter, Offer, refuse
 from daemon.journal.base import Cursor
 from daemon.sources.queue import BATCH, Inbox
@@ -67,7 +67,7 @@ class Spool:
                 if broken:
                     self._report(str(self._folder), None)
                 broken = False
-            except OSError as error:
+            except (OSError, JournalError) as error:
                 if not broken:
                     logger.warning(
                         "The spool cannot be read.", extra={"folder": str(self._folder), "error": str(error)}
@@ -85,13 +85,22 @@ class Spool:
         self._watch.wake()
 
     def scan(self) -> bool:
-        """Read every file that lies there once; returns whether there was one to go on with."""
+        """Read every file that lies there once; returns whether there was one to go on with.
+
+        Raises OSError for the first file that cannot be read, after all others were.
+        """
         self.prepare()
         progressed = False
+        trouble: OSError | None = None
         for path in sorted(self._files()):
             if self._stop.is_set():
                 break
-            progressed = self._read(path) or progressed
+            try:
+                progressed = self._read(path) or progressed
+            except OSError as error:  # one file that cannot be read keeps no other one waiting
+                trouble = trouble or error
+        if trouble is not None:
+            raise trouble
         return progressed
 
     def _files(self) -> Iterator[Path]:

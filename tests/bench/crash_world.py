@@ -28,6 +28,7 @@ from tests.bench.targets import ROOT
 PIPELINES = ("one", "two", "three")
 SNAPSHOT_RECORDS = 40
 LOOK = 0.005
+WARM_SECONDS = 60.0
 CONFIGURATION = """
 journal: sqlite:///journal.db
 mlflow: {tracking_uri: null}     # the bench runs one recorder over all lives of the daemon
@@ -124,6 +125,7 @@ class World:
             path.mkdir(parents=True, exist_ok=True)
         (folder / "inbox" / "data.jsonl").write_text('{"text": "Some words."}\n', encoding="utf-8")
         (folder / "rewarm.yaml").write_text(CONFIGURATION, encoding="utf-8")
+        self._worker: subprocess.Popen[bytes] | None = None
         self.ledger.touch()
         sent = self.ledger.read_text(encoding="utf-8").splitlines()
         self.files = len(sent)
@@ -213,6 +215,13 @@ class World:
         """Let the next stage process end by SIGKILL, before or after its effect."""
         (self.state / FATAL).write_text(rng.choice(["before", "after"]), encoding="utf-8")
 
+    def warm_up(self) -> None:
+        """Start a worker that is warm at once; without it the first daemon starts one that imports torch."""
+        with (self.state / "worker.log").open("ab") as log:
+            command = [sys.executable, "-m", "daemon.testing", "worker", str(self.state)]
+            self._worker = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+        wait_for(lambda: read_card(self.state) is not None, WARM_SECONDS)
+
     def kill_worker(self) -> None:
         """Kill the warm worker, if there is one."""
         card = read_card(self.state)
@@ -252,6 +261,9 @@ class World:
     def retire(self) -> None:
         """End the worker."""
         self.kill_worker()
+        if self._worker is not None:
+            self._worker.wait()
+            self._worker = None
 
 
 class Daemon:

@@ -10,11 +10,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from mlflow.exceptions import MlflowException
 
 from daemon.core.events import Record
 from daemon.journal.lock import release, take
 from ops import mlflow_recorder
 from ops.comparison import behind
+from ops.recording import store as recording_store
 from ops.recording.cursor import sqlite_file
 
 MakeJournal = Callable[[Path, Sequence[Record]], Path]
@@ -84,3 +86,29 @@ def test_usage_errors_end_with_2() -> None:
     with pytest.raises(SystemExit) as ended:
         mlflow_recorder.main(["--journal", "j.db"])
     assert ended.value.code == 2
+
+
+def test_a_store_of_an_older_release_is_upgraded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An embedded store that MLflow calls out of date goes through MLflow's own upgrade; a remote one is left alone."""
+    opened: list[str] = []
+    commands: list[list[str]] = []
+
+    def store(uri: str, _state: Path) -> str:
+        opened.append(uri)
+        if len(commands) == 0:
+            raise MlflowException("Detected out-of-date database schema (found version 1, but expected 2).")
+        return "the store"
+
+    def run(command: list[str], **_: object) -> None:
+        commands.append(command)
+
+    monkeypatch.setattr(recording_store, "Store", store)
+    monkeypatch.setattr(subprocess, "run", run)
+    with pytest.raises(MlflowException):
+        mlflow_recorder.open_store("postgresql://host/db", tmp_path)
+    (tmp_path / "m.db").touch()
+    uri = f"sqlite:///{tmp_path}/m.db"
+    found: object = mlflow_recorder.open_store(uri, tmp_path)
+    assert found == "the store"
+    assert commands == [[sys.executable, "-m", "mlflow", "db", "upgrade", uri]]
+    assert opened[-2:] == [uri, uri]

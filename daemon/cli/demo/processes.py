@@ -21,6 +21,7 @@ from daemon.restore import restore
 
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
+STAGE_SECONDS = 30.0
 POLL_SECONDS = 0.1
 LOG_LINES = 5
 
@@ -101,7 +102,7 @@ def record_the_rest(configuration: Configuration, timeout: float = 60.0) -> None
 def start_over(configuration: Configuration) -> list[Path]:
     """Remove what the configuration's journal, store and runs hold below the state folder; returns what is gone.
 
-    Raises RewarmError while a daemon or a stage is at work.
+    Stages that are at work are cancelled. Raises RewarmError while a daemon is at work.
     """
     daemon = find_daemon(configuration.journal)
     if daemon.running:
@@ -132,14 +133,18 @@ def start_over(configuration: Configuration) -> list[Path]:
 
 
 def _no_stage(configuration: Configuration) -> None:
+    """End stages that an interrupted demo left at work; raises RewarmError when one does not end."""
     from stages.run_folder import held
 
-    for lock in (configuration.state / "runs").glob("*/*/*/lock"):
-        if held(lock.parent):
-            raise RewarmError(
-                f"A stage is still at work in {lock.parent}: let `rewarm demo` finish it, or end it by "
-                f"`rewarm request cancel` while a daemon runs."
-            )
+    folders = [lock.parent for lock in (configuration.state / "runs").glob("*/*/*/lock") if held(lock.parent)]
+    for folder in folders:
+        (folder / "stop").write_text("cancel", encoding="ascii")
+    until = time.monotonic() + STAGE_SECONDS
+    for folder in folders:
+        while held(folder):
+            if time.monotonic() > until:
+                raise RewarmError(f"A stage in {folder} was asked to stop and is still at work: try again later.")
+            time.sleep(POLL_SECONDS)
 
 
 def _started(configuration: Configuration, pid: int) -> bool:

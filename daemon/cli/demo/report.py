@@ -8,11 +8,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from daemon.cli.check_config import short
 from daemon.cli.demo.steps import SOURCE
 from daemon.cli.explain.render import compared, interval
 from daemon.cli.explain.story import Decided, Story, forgetting, gains, runs, tell
-from daemon.cli.output import NOTHING, count, seconds
+from daemon.cli.output import NOTHING, count, program, seconds, short
 from daemon.cli.status import Champion, describe, mlflow_behind
 from daemon.config import Configuration
 from daemon.core.events import RunStarted
@@ -54,9 +53,6 @@ def collect(
     ours = tuple(story for story in stories if any(arrived.source == SOURCE for arrived in story.arrivals))
     found = state.pipelines.get(pipeline)
     last = next((story.run for story in reversed(ours) if story.plan.kind != "base"), ours[-1].run if ours else None)
-    following = [("make ui", "training curves, plans and every transition in MLflow")]
-    following += [(f"rewarm explain {last}", "the chain of causes behind the last run")] if last else []
-    following += [("rewarm status", "where everything stands"), ("make serve", "the same daemon, staying up")]
     return Report(
         pipeline=pipeline,
         runs=ours,
@@ -69,8 +65,18 @@ def collect(
         seconds=round(seconds, 1),
         news=news,
         failures=failures,
-        following=tuple(following),
+        following=_commands(last),
     )
+
+
+def _commands(last: str | None) -> tuple[tuple[str, str], ...]:
+    """Return what to type next, with what it shows."""
+    name, made = program(), Path("Makefile").is_file()
+    found = [("make ui" if made else f"{name} ui", "training curves, plans and every transition in MLflow")]
+    found += [(f"{name} explain {last}", "the chain of causes behind the last run")] if last else []
+    found.append((f"{name} status", "where everything stands"))
+    found.append(("make serve" if made else f"{name} serve", "the same daemon, staying up"))
+    return tuple(found)
 
 
 def render(report: Report, state_folder: Path, *, width: int) -> list[RenderableType]:

@@ -44,8 +44,8 @@ class Bars:
         self._progress = Progress(
             TextColumn("  {task.description:<9}"),
             BarColumn(bar_width=24),
-            TextColumn("{task.fields[told]}"),
             TimeElapsedColumn(),
+            TextColumn("{task.fields[told]}"),
             console=console,
             expand=False,
         )

@@ -4,11 +4,10 @@ import argparse
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from daemon.cli.check_config import short
 from daemon.cli.explain import render
 from daemon.cli.explain.story import Story, tell
 from daemon.cli.explain.why import look
-from daemon.cli.output import show, show_json
+from daemon.cli.output import program, short, show, show_json
 from daemon.cli.session import configured, perhaps_reading, reading
 from daemon.config import Configuration
 from daemon.core.state import State
@@ -54,23 +53,24 @@ def files(configuration: Configuration, told: Story) -> dict[str, str]:
 
 def following(told: Story) -> list[tuple[str, str]]:
     """Return commands that make sense after this story."""
-    found = [(f"rewarm events --run {told.run}", "every record of this run")]
+    rewarm = program()
+    found = [(f"{rewarm} events --run {told.run}", "every record of this run")]
     match told.ending.outcome:
         case "promoted":
-            found.append((f"rewarm request rollback {told.pipeline}", "make the version before it the champion again"))
+            found.append((f"{rewarm} request rollback {told.pipeline}", "make the previous version the champion again"))
         case "rejected":
-            accept = f"rewarm request accept {told.pipeline} --run {told.run}"
+            accept = f"{rewarm} request accept {told.pipeline} --run {told.run}"
             found.append((accept, "use its data again in the next run"))
         case "held":
-            found.append((f"rewarm request approve {told.pipeline}", "promote it if it still keeps its bounds"))
+            found.append((f"{rewarm} request approve {told.pipeline}", "promote it if it still keeps its bounds"))
         case "failed":
-            found.append((f"rewarm request retry {told.pipeline}", "try its data again"))
+            found.append((f"{rewarm} request retry {told.pipeline}", "try its data again"))
         case "active":
-            found.append((f"rewarm request cancel {told.pipeline}", "end it"))
+            found.append((f"{rewarm} request cancel {told.pipeline}", "end it"))
         case _:
             pass
-    found.append((f"rewarm explain {told.pipeline}", "what the policies say now"))
-    found.append(("rewarm ui", "training curves and plots in MLflow"))
+    found.append((f"{rewarm} explain {told.pipeline}", "what the policies say now"))
+    found.append((f"{rewarm} ui", "training curves and plots in MLflow"))
     return found
 
 

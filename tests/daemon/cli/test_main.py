@@ -80,12 +80,12 @@ def test_a_mistake_is_json_where_json_was_asked_for(rewarm: "Command") -> None:
 
 def test_every_mistake_in_the_configuration_is_told(rewarm: "Command", configuration: "Configuration") -> None:
     """check-config names every wrong key, and the known ones."""
-    Path("rewarm.yaml").write_text("jurnal: sqlite:///x.db\nhttp: {port: many}\n", encoding="utf-8")
+    Path("rewarm.yaml").write_text("http: {port: many}\npipelines: {a: {polcies: []}}\n", encoding="utf-8")
 
     code, _, err = rewarm("check-config")
 
     assert code == 2
-    assert "rewarm: rewarm.yaml: jurnal: is no known key. Did you mean 'journal'?" in err
+    assert "rewarm: rewarm.yaml: pipelines.a.polcies: is no known key. Did you mean 'policies'?" in err
     assert "rewarm: rewarm.yaml: http.port" in err
 
 

@@ -73,6 +73,19 @@ def test_an_increment_follows_a_base(promoted: "World") -> None:
     assert (pipeline.previous.version, pipeline.base.version, pipeline.increments) == (1, 1, 1)
 
 
+def test_increments_are_counted_since_the_last_full_training(promoted: "World", parts: "type[Parts]") -> None:
+    """A promoted retrain starts the count anew; started from the base it leaves the base as it is."""
+    promoted.arrive(100)
+    promoted.finish()
+    assert promoted.of().increments == 1
+    promoted.configure({"p": (parts.Starter(kind="retrain"), parts.Gate())})
+    promoted.arrive(100)
+    promoted.finish()
+    assert promoted.all(RunStarted)[-1].plan.kind == "retrain"
+    assert promoted.of().increments == 0
+    assert promoted.of().base is not None
+
+
 def test_what_an_attempt_tells_is_kept_while_it_runs(world: "World", parts: "type[Parts]") -> None:
     """Progress, checkpoints and the probe's figures are in the state."""
     world.arrive(100)
