@@ -81,7 +81,7 @@ class Daemon:
             launcher=self._launcher,
             state=configuration.state,
             roots=configuration.roots,
-            threads=settings.executor.threads,
+            threads=settings.executor.threads or _cores(),
             boundary=boundary,
             again=AGAIN_SECONDS if warm else FRESH_AGAIN_SECONDS,
         )
@@ -229,3 +229,8 @@ class Daemon:
 
     def _state_json(self) -> bytes:
         return dump(self._loop.state)
+
+
+def _cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -16,9 +16,11 @@ pytestmark = pytest.mark.slow
 DEEP = "[" * 10_000 + "]" * 10_000
 
 
-def arrival(uri: object = "data.jsonl", identity: str | None = "bad", **envelope: object) -> dict[str, Any]:
+def arrival(
+    uri: object = "data.jsonl", identity: str | None = "bad", *, pipeline: str = "one", **envelope: object
+) -> dict[str, Any]:
     """Return an arrival of data."""
-    return event("data.arrived", {"uri": uri, "domain": "words"}, identity, **envelope)
+    return event("data.arrived", {"uri": uri, "domain": "words"}, identity, pipeline=pipeline, **envelope)
 
 
 def text(content: object) -> bytes:
@@ -39,13 +41,13 @@ CASES = {
     "malformed": Case("malformed", b'{"type": "io.rewarm.data.arrived.v1", "data": {'),
     "no-object": Case("wrong_envelope", b"42"),
     "null": Case("wrong_envelope", b"null"),
-    "not-utf-8": Case("malformed", text(arrival()).replace(b"words", b"w\xf6rds")),
+    "not-utf-8": Case("wrong_data", text(arrival()).replace(b"words", b"w\xf6rds")),
     "lone-surrogate": Case("malformed", text(arrival()).replace(b"data.jsonl", b"\\ud800")),
     "empty": Case("empty", b""),
     "blank": Case("empty", b" \n\n"),
-    "deep-array": Case("malformed", DEEP.encode()),
-    "deep-envelope": Case("malformed", b'{"type": %s}' % DEEP.encode()),
-    "deep-data": Case("wrong_data", text(arrival()).replace(b'"data.jsonl"', DEEP.encode())),
+    "deep-array": Case("wrong_envelope", DEEP.encode()),
+    "deep-envelope": Case("wrong_envelope", b'{"type": %s}' % DEEP.encode()),
+    "deep-data": Case("malformed", text(arrival()).replace(b'"data.jsonl"', DEEP.encode())),
     "two-megabytes": Case("too_large", text(arrival("x" * (2 << 20)))),
     "unknown-kind": Case("unknown_kind", text({**arrival(), "type": "io.rewarm.data.exploded.v1"})),
     "strange-type": Case("unknown_kind", text({**arrival(), "type": "\n"})),
@@ -73,7 +75,7 @@ CASES = {
     "nul": Case(OUTSIDE, text(arrival("data.jsonl\0"))),
     "bad-host": Case(OUTSIDE, text(arrival("file://[::1/data.jsonl"))),
     "other-scheme": Case("unknown_scheme", text(arrival("https://server/data.jsonl"))),
-    "very-long-name": Case("file_missing", text(arrival("x" * 4000))),
+    "very-long-name": Case("file_missing", text(arrival("x" * 300))),
     "vanished": Case("file_missing", text(arrival("gone.jsonl"))),
     "a-folder": Case("not_a_file", text(arrival("."))),
     "id-reused": Case("id_reused", text(arrival("other.jsonl", "good"))),

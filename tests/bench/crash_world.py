@@ -200,7 +200,7 @@ class World:
         ready = kill.early or kill.boundary is not None
         while daemon.alive():
             now = time.monotonic()
-            if not ready and b"The daemon is ready" in self.log.read_bytes():
+            if not ready and self._ready():
                 ready, until = True, now + kill.delay
             if ready and now >= until:
                 return
@@ -210,6 +210,9 @@ class World:
                 if (kill.boundary or "").endswith("_bury"):
                     self._condemn(rng)
             time.sleep(LOOK)
+
+    def _ready(self) -> bool:
+        return b"The daemon is ready" in self.log.read_bytes()
 
     def _condemn(self, rng: random.Random) -> None:
         """Let the next stage process end by SIGKILL, before or after its effect."""
@@ -232,9 +235,10 @@ class World:
     def drain(self, nursery: Nursery, *, patience: float = 120.0, loose: bool = False) -> bool:
         """Let a daemon live until nothing is left to do; returns whether that came to pass."""
         (self.state / FATAL).unlink(missing_ok=True)
+        self.log.write_bytes(b"")
         daemon = Daemon(nursery, self.life(kill=Kill(loose=loose)))
         try:
-            done = wait_for(self._idle, patience)
+            done = wait_for(lambda: self._ready() and self._idle(), patience)
             daemon.stop()
             if daemon.wait() != 0:
                 raise DaemonEndedError(self.log.read_text(encoding="utf-8")[-3000:])

@@ -1,0 +1,357 @@
+"""What may come in, from whom, in which form."""
+
+import json
+import os
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from daemon.core.errors import InputError
+from daemon.core.events import EVENTS, DataArrived, DataWithdrawn, DriftDetected, OperatorRequested
+from daemon.door import MAX_BYTES, REJECTED_SOURCE, Door, Letter, Offer, local_path
+
+ARRIVED = {"uri": "a.jsonl", "domain": "prose"}
+VALID = {"specversion": "1.0", "type": "io.rewarm.data.arrived.v1", "source": "/producer", "id": "1", "subject": "p"}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A root with one file in it."""
+    folder = tmp_path / "root"
+    folder.mkdir()
+    (folder / "a.jsonl").write_text("x" * 120)
+    return folder
+
+
+@pytest.fixture
+def door(root: Path) -> Door:
+    """A door for the pipelines p and q."""
+    return Door(pipelines={"p": None, "q": None}, roots=(root,))
+
+
+def receive(door: Door, content: object, *, by: str | None = None) -> Offer:
+    """Receive a text (or what json.dumps makes of it) as line 3 of a spool file."""
+    text = content if isinstance(content, bytes) else json.dumps(content).encode()
+    return door.receive(Letter(text=text, where="f.jsonl:3", source="/spool", id="abc:3", by=by))
+
+
+def test_a_cloudevent_keeps_its_identity(door: Door) -> None:
+    """Source, id, time, subject and data are what the producer said."""
+    offer = receive(door, {**VALID, "time": "2026-03-01T12:00:00+02:00", "data": ARRIVED})
+    assert (offer.source, offer.id, offer.pipeline) == ("/producer", "1", "p")
+    assert offer.event == DataArrived(uri="a.jsonl", domain="prose")
+    assert offer.time is not None
+    assert offer.time.isoformat() == "2026-03-01T10:00:00+00:00"
+    assert offer.refusal is None
+    assert offer.where == "f.jsonl:3"
+    assert offer.text is not None
+    assert json.loads(offer.text)["id"] == "1"
+
+
+@pytest.mark.parametrize("given", [{}, {"id": "7"}, {"source": "/producer"}])
+def test_plain_json_falls_back_to_the_files_identity(door: Door, given: dict[str, str]) -> None:
+    """Without an envelope the file's hash and line make the fact unique, unless both id and source are told."""
+    offer = receive(door, {"type": "data.arrived", "subject": "p", "data": ARRIVED, **given})
+    assert (offer.source, offer.id) == ("/spool", "abc:3")
+    told = receive(door, {"type": "data.arrived", "subject": "p", "data": ARRIVED, "id": "7", "source": "/producer"})
+    assert (told.source, told.id) == ("/producer", "7")
+
+
+@pytest.mark.parametrize("type_", ["data.arrived", "data.arrived.v1", "io.rewarm.data.arrived", VALID["type"]])
+def test_the_type_may_be_short(door: Door, type_: str) -> None:
+    """Prefix and version may be left out."""
+    assert receive(door, {**VALID, "type": type_, "data": ARRIVED}).event is not None
+
+
+def test_unknown_attributes_and_fields_are_let_be(door: Door) -> None:
+    """Extensions of the envelope, and fields that a newer producer sends, do not matter."""
+    offer = receive(door, {**VALID, "dataschema": "x", "traceparent": "y", "data": {**ARRIVED, "later": 1}})
+    assert offer.event == DataArrived(uri="a.jsonl", domain="prose")
+
+
+REFUSED: dict[str, tuple[object, str, str]] = {
+    "no json": (b"hello", "malformed", "no JSON"),
+    "nothing": (b"", "malformed", "no JSON"),
+    "no UTF-8": (b'{"type": "\xff\xfe"}', "malformed", "no JSON"),
+    "half a surrogate": (b'{"type":"data.arrived","subject":"p","source":"\\ud800","id":"1"}', "malformed", ""),
+    "trailing text": (b'{"type":"data.arrived"} {}', "malformed", ""),
+    "a number": (1, "wrong_envelope", "object"),
+    "an array": ([VALID], "wrong_envelope", "object"),
+    "no type": ({"subject": "p"}, "wrong_envelope", "type"),
+    "type is a number": ({**VALID, "type": 1}, "wrong_envelope", "$.type"),
+    "id is a number": ({**VALID, "id": 7, "data": ARRIVED}, "wrong_envelope", "$.id"),
+    "unknown kind": ({**VALID, "type": "data.vanished"}, "unknown_kind", "data.arrived"),
+    "foreign type": ({**VALID, "type": "com.github.push"}, "unknown_kind", "com.github.push"),
+    "empty type": ({**VALID, "type": ""}, "unknown_kind", ""),
+    "future version": ({**VALID, "type": "io.rewarm.data.arrived.v9", "data": ARRIVED}, "wrong_data", "upgrade"),
+    "version 0": ({**VALID, "type": "io.rewarm.data.arrived.v0", "data": ARRIVED}, "wrong_data", "upcaster"),
+    "no data": (VALID, "wrong_data", "uri"),
+    "data is null": ({**VALID, "data": None}, "wrong_data", "object"),
+    "data is text": ({**VALID, "data": "x"}, "wrong_data", "object"),
+    "no domain": ({**VALID, "data": {"uri": "a"}}, "wrong_data", "domain"),
+    "odd domain": ({**VALID, "data": {"uri": "a", "domain": "../x"}}, "wrong_data", "$.domain"),
+    "negative tokens": ({**VALID, "data": {**ARRIVED, "tokens": -1}}, "wrong_data", "$.tokens"),
+    "too many tokens": ({**VALID, "data": {**ARRIVED, "tokens": 2**60}}, "wrong_data", "$.tokens"),
+    "fractional tokens": ({**VALID, "data": {**ARRIVED, "tokens": 1.5}}, "wrong_data", "$.tokens"),
+    "no hash": ({**VALID, "data": {**ARRIVED, "sha256": "AB"}}, "wrong_data", "$.sha256"),
+    "unknown format": ({**VALID, "data": {**ARRIVED, "format": "pickle"}}, "wrong_data", "$.format"),
+    "uri too long": ({**VALID, "data": {**ARRIVED, "uri": "a" * 5000}}, "wrong_data", "$.uri"),
+    "no subject": ({**VALID, "subject": None, "data": ARRIVED}, "unknown_pipeline", "known: p, q"),
+    "unknown pipeline": ({**VALID, "subject": "r", "data": ARRIVED}, "unknown_pipeline", "known: p, q"),
+    "no id": ({k: v for k, v in {**VALID, "data": ARRIVED}.items() if k != "id"}, "missing_id", "id"),
+    "empty id": ({**VALID, "id": "", "data": ARRIVED}, "missing_id", "id"),
+    "no source": ({k: v for k, v in {**VALID, "data": ARRIVED}.items() if k != "source"}, "missing_source", "source"),
+    "our source": ({**VALID, "source": "/rewarm/clock", "data": ARRIVED}, "forbidden_source", "/rewarm/"),
+    "time without zone": ({**VALID, "time": "2026-03-01T12:00:00", "data": ARRIVED}, "wrong_time", "no zone"),
+    "date alone": ({**VALID, "time": "2026-03-01", "data": ARRIVED}, "wrong_time", "no zone"),
+    "no time": ({**VALID, "time": "yesterday", "data": ARRIVED}, "wrong_time", "RFC 3339"),
+    "empty time": ({**VALID, "time": "", "data": ARRIVED}, "wrong_time", "RFC 3339"),
+    "before all time": ({**VALID, "time": "0001-01-01T00:00:00+05:00", "data": ARRIVED}, "wrong_time", "years"),
+    "after all time": ({**VALID, "time": "9999-12-31T23:59:59-05:00", "data": ARRIVED}, "wrong_time", "years"),
+    "infinite value": (
+        b'{"type":"drift.detected","subject":"p","data":{"metric":"m","value":1e999}}',
+        "wrong_data",
+        "range",
+    ),
+    "no number": (b'{"type":"drift.detected","subject":"p","data":{"metric":"m","value":NaN}}', "malformed", ""),
+    "too deep": (b'{"type":"drift.detected","subject":"p","data":' + b"[" * 100_000, "malformed", "recursion"),
+    "too large": (b'{"type":"data.arrived"}' + b" " * MAX_BYTES, "too_large", "1,048,576"),
+}
+
+
+@pytest.mark.parametrize(("content", "reason", "words"), REFUSED.values(), ids=list(REFUSED))
+def test_bad_inputs_become_dead_letters(door: Door, content: object, reason: str, words: str) -> None:
+    """Nothing raises; each keeps its text, a stable reason, a sentence, and an identity under our own source."""
+    offer = receive(door, content)
+    assert offer.refusal is not None
+    assert offer.refusal[0] == reason
+    assert words in offer.refusal[1]
+    assert offer.event is None
+    assert (offer.source, offer.id) == (REJECTED_SOURCE, "/spool#abc:3")
+    text = content if isinstance(content, bytes) else json.dumps(content).encode()
+    assert offer.text == text[:MAX_BYTES]
+
+
+@settings(suppress_health_check=list(HealthCheck), max_examples=200)
+@given(text=st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
+def test_no_text_raises(door: Door, text: bytes) -> None:
+    """Whatever comes, it is an offer: an event or a dead letter."""
+    offer = door.receive(Letter(text=text, where="w", source="/spool", id="1"))
+    assert (offer.event is None) == (offer.refusal is not None)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(suppress_health_check=list(HealthCheck), max_examples=150)
+@given(
+    kind=st.sampled_from(sorted(EVENTS)),
+    data=json_values | st.fixed_dictionaries({"uri": json_values, "domain": json_values, "metric": json_values}),
+    time=st.none() | st.datetimes(timezones=st.timezones()).map(lambda t: t.isoformat()) | st.text(max_size=9),
+)
+def test_no_event_raises(door: Door, kind: str, data: object, time: str | None) -> None:
+    """Whatever an envelope carries, it is an offer."""
+    offer = receive(door, {"type": kind, "subject": "p", "data": data, "time": time}, by="ann")
+    assert (offer.event is None) == (offer.refusal is not None)
+    assert offer.event is None or EVENTS[kind].origin in {"outside", "operator"}
+
+
+@pytest.mark.parametrize("kind", sorted(k for k, cls in EVENTS.items() if cls.origin in {"stage", "daemon"}))
+def test_what_rewarm_alone_tells_is_refused_from_outside(door: Door, kind: str) -> None:
+    """No producer can say that a stage succeeded, a model was promoted or a decision made."""
+    offer = receive(door, {**VALID, "type": f"io.rewarm.{kind}.v1", "data": {}}, by="ann")
+    assert offer.refusal is not None
+    assert offer.refusal[0] == "forbidden_kind"
+
+
+def test_requests_need_somebody(door: Door) -> None:
+    """A request is taken only where it is known who stands behind it, and that is who is recorded."""
+    request = {**VALID, "type": "operator.requested", "data": {"verb": "pause", "by": "mallory", "reason": "x"}}
+    anonymous = receive(door, request)
+    assert anonymous.refusal is not None
+    assert anonymous.refusal[0] == "not_an_operator"
+    assert receive(door, request, by="ann").event == OperatorRequested(verb="pause", by="ann", reason="x")
+
+
+def test_completed_fields_cannot_be_smuggled_in(door: Door) -> None:
+    """What the daemon fills in from its journal is thrown away when it comes from outside."""
+    amount = {"arrivals": 9, "documents": 9, "bytes": 9, "tokens": 9}
+    request = {"verb": "accept", "run": "p-1", "spans": [{"after": 0, "upto": 99}], "amounts": {"prose": amount}}
+    asked = receive(door, {**VALID, "type": "operator.requested", "data": request}, by="ann").event
+    assert asked == OperatorRequested(verb="accept", run="p-1", by="ann")
+    withdrawal = {"arrival_source": "/s", "arrival_id": "1", "arrival": 5, "domain": "prose", "amount": amount}
+    withdrawn = receive(door, {**VALID, "type": "data.withdrawn", "data": withdrawal}).event
+    assert withdrawn == DataWithdrawn(arrival_source="/s", arrival_id="1")
+
+
+def test_the_digest_tells_content_apart(door: Door) -> None:
+    """The same fact written differently is the same; another pipeline, kind or field is not."""
+    first = receive(door, {**VALID, "data": ARRIVED})
+    again = receive(door, {"data": {**ARRIVED, "format": "jsonl"}, **VALID, "time": "2026-03-01T12:00:00Z"})
+    assert again.digest == first.digest
+    value = {"metric": "m", "value": 1.0}
+    others = [
+        {**VALID, "subject": "q", "data": ARRIVED},
+        {**VALID, "data": {**ARRIVED, "tokens": 1}},
+        {**VALID, "type": "drift.detected", "data": value},
+        {**VALID, "type": "label.arrived", "data": value},
+    ]
+    assert len({first.digest, *(receive(door, other).digest for other in others)}) == 5
+
+
+def test_an_arrival_is_completed_from_its_file(door: Door) -> None:
+    """Bytes are the file's, tokens are estimated as one a byte; what the producer knows stays."""
+    completed = door.complete(DataArrived(uri="a.jsonl", domain="prose"), [], 1)
+    assert completed == DataArrived(uri="a.jsonl", domain="prose", bytes=120, tokens=120)
+    known = DataArrived(uri="a.jsonl", domain="prose", bytes=5, tokens=3, documents=1)
+    assert door.complete(known, [], 1) == known
+    assert door.complete(DataArrived(uri="a.jsonl", domain="prose", bytes=5), [], 1) == DataArrived(
+        uri="a.jsonl", domain="prose", bytes=5, tokens=5
+    )
+    other = DriftDetected(metric="m", value=1.0)
+    assert door.complete(other, [], 0) is other
+
+
+@pytest.mark.parametrize(
+    ("uri", "reason"),
+    [
+        ("none.jsonl", "file_missing"),
+        (".", "not_a_file"),
+        ("a.jsonl/b", "file_missing"),
+        ("x" * 3000, "file_missing"),
+        ("../secret", "outside_roots"),
+        ("file://[abc", "outside_roots"),
+        ("s3://bucket/a", "unknown_scheme"),
+    ],
+)
+def test_arrivals_without_a_file_are_refused(door: Door, root: Path, uri: str, reason: str) -> None:
+    """What is not there, no file, or not ours to read, is refused with the reason."""
+    with pytest.raises(InputError) as caught:
+        door.complete(DataArrived(uri=uri, domain="prose"), [], 9)
+    assert caught.value.reason == reason
+
+
+def test_the_number_of_domains_is_bounded(door: Door) -> None:
+    """A domain more than `max_domains` is refused; those that are there already go on."""
+    arrived = DataArrived(uri="a.jsonl", domain="prose")
+    door.complete(arrived, {"prose": 1, "code": 1}, 2)
+    with pytest.raises(InputError, match="max_domains") as caught:
+        door.complete(arrived, {"law": 1, "code": 1}, 2)
+    assert caught.value.reason == "too_many_domains"
+
+
+def test_pipes_and_loops_are_no_files(door: Door, root: Path) -> None:
+    """A named pipe would keep a reader waiting, a loop of links leads nowhere."""
+    os.mkfifo(root / "pipe")
+    (root / "loop").symlink_to("loop")
+    for name, reason in (("pipe", "not_a_file"), ("loop", "file_missing")):
+        with pytest.raises(InputError) as caught:
+            door.complete(DataArrived(uri=name, domain="prose"), [], 1)
+        assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize("form", ["{path}", "file://{path}", "file://localhost{path}", "file:{path}", "a.jsonl"])
+def test_the_ways_to_name_a_file(root: Path, form: str) -> None:
+    """Absolute, relative to the first root, and as a file uri."""
+    assert local_path(form.format(path=root / "a.jsonl"), (root,)) == root / "a.jsonl"
+
+
+def test_names_are_decoded_in_uris_alone(root: Path) -> None:
+    """A file uri is percent-decoded; a plain path is taken as it is."""
+    odd = root / "50% of é#?.jsonl"
+    assert local_path(f"file://{quote(str(odd))}", (root,)) == odd
+    assert local_path(str(odd), (root,)) == odd
+    assert local_path("a%2fb", (root,)) == root / "a%2fb"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "../a",
+        "x/../../a",
+        "/etc/passwd",
+        "file:///etc/passwd",
+        "file:///{root}/../secret",
+        "file://{root}/%2e%2e/secret",
+        "file://{root}/%2e%2e%2fsecret",
+        "{root}-other/a",
+        "link/a",
+        "file://{root}/link/a",
+        "out",
+        "file://host/{root}/a",
+        "file://127.0.0.1/{root}/a",
+        "file://{root}/a%00",
+        "a\0b",
+        "",
+        "file://",
+        "file:",
+        "file://[::1/a",
+        "file://a℀b/x",
+        "//[",
+    ],
+)
+def test_nothing_outside_the_roots_is_named(root: Path, uri: str) -> None:
+    """Dots, links, encodings, other hosts and NUL lead nowhere."""
+    (root.parent / "secret").write_text("s")
+    (root.parent / "root-other").mkdir()
+    (root / "link").symlink_to(root.parent / "root-other")
+    (root / "out").symlink_to(root.parent / "secret")
+    with pytest.raises(InputError) as caught:
+        local_path(uri.format(root=root), (root,))
+    assert caught.value.reason == "outside_roots"
+
+
+@pytest.mark.parametrize("uri", ["http://h/a", "s3://b/a", "FILES:///a", "data:,x", "c:/a"])
+def test_other_schemes_are_unknown(root: Path, uri: str) -> None:
+    """Only files are read for now."""
+    with pytest.raises(InputError) as caught:
+        local_path(uri, (root,))
+    assert caught.value.reason == "unknown_scheme"
+
+
+def test_links_inside_and_between_roots_are_followed(root: Path, tmp_path: Path) -> None:
+    """A link is fine as long as it ends inside a root; a root may be a link itself."""
+    second = tmp_path / "second"
+    second.mkdir()
+    (second / "b").write_text("b")
+    (root / "b").symlink_to(second / "b")
+    (tmp_path / "door").symlink_to(root)
+    assert local_path("b", (root, second)) == second / "b"
+    assert local_path("a.jsonl", (tmp_path / "door",)) == root / "a.jsonl"
+    with pytest.raises(InputError):
+        local_path("b", (root,))
+
+
+def test_without_roots_nothing_is_named(tmp_path: Path) -> None:
+    """No roots, no files."""
+    with pytest.raises(InputError, match="none"):
+        local_path(str(tmp_path), ())
+
+
+pieces = st.sampled_from(["..", ".", "a", "link", "%2e%2e", "%00", "%2f", "/", "//", "file://", "localhost", "é", "["])
+
+
+@settings(suppress_health_check=list(HealthCheck), max_examples=300)
+@given(
+    uri=st.text(max_size=40) | st.lists(pieces, max_size=8).map("/".join) | st.lists(pieces, max_size=8).map("".join)
+)
+@example(uri="file:///%ff")
+@example(uri="\udcff")
+def test_whatever_the_uri_the_file_lies_in_a_root(root: Path, uri: str) -> None:
+    """The answer is a path inside a root, links resolved, or an InputError; never another error."""
+    link = root / "link"
+    if not link.is_symlink():
+        link.symlink_to("/")
+    try:
+        path = local_path(uri, (root,))
+    except InputError:
+        return
+    assert path.is_relative_to(root)
+    assert Path(os.path.realpath(path)).is_relative_to(root)
