@@ -3,7 +3,8 @@
 `python -m daemon.testing LIFE` serves like `rewarm serve`; LIFE is JSON (see `Life`). `python -m daemon.testing`
 alone is a nursery: it has everything imported, and forks a daemon for each LIFE that it reads on its input, so
 that a thousand daemons can be started and killed without a thousand imports. `python -m daemon.testing worker
-STATE` is a warm worker that knows the stages of this module alone, so that it is warm at once.
+STATE` is a warm worker that knows the stages of this module alone, so that it is warm at once; `full-worker
+STATE` knows them beside the others.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from sqlite3 import Connection
 
@@ -25,6 +26,7 @@ from daemon.journal.base import Cursor
 from daemon.journal.lock import take
 from daemon.journal.sqlite import SqliteJournal, SqliteReader, SqliteTransaction, nothing, open_journal
 from daemon.journal.sqlite_file import connect_reader, connect_writer
+from stages import STAGES
 from stages.base import Context, Result
 
 BOUNDARIES = (
@@ -274,11 +276,11 @@ def _tell(number: int) -> None:
     sys.stdout.flush()
 
 
-def work(state: Path) -> int:
-    """Serve a state folder's attempts without torch."""
+def work(state: Path, others: Mapping[str, str]) -> int:
+    """Serve a state folder's attempts; this module's stages are loaded beforehand, and those of `others`."""
     from daemon.dispatch import worker
 
-    vars(worker).update(STAGES={"note": f"{NoteStage.__module__}:{NoteStage.__name__}"})
+    vars(worker).update(STAGES={**others, "note": "daemon.testing:NoteStage"})
     return worker.main(state)
 
 
@@ -286,7 +288,9 @@ def main(arguments: list[str]) -> int:
     """Work, serve the life that is given, or nurse."""
     match arguments:
         case ["worker", state]:
-            return work(Path(state))
+            return work(Path(state), {})
+        case ["full-worker", state]:
+            return work(Path(state), STAGES)
         case [life]:
             return serve(msgspec.json.decode(life, type=Life))
         case _:

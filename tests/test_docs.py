@@ -192,6 +192,17 @@ def test_every_bench_has_its_place() -> None:
     assert [path.name for path in sorted((ROOT / "docs" / "benchmarks").glob("*.json")) if path.name not in page] == []
 
 
+def test_the_readme_tells_the_crash_bench_as_it_was() -> None:
+    """The numbers of kills, losses and repetitions in the README are those of the kept results."""
+    found = json.loads(text(ROOT / "docs" / "benchmarks" / "crash.json"))
+    words = (
+        f"killed it {found['kills']:,} times by SIGKILL: {found['lost']} facts or commands lost, "
+        f"{found['repeated']} repeated"
+    )
+    assert words in " ".join(text(ROOT / "README.md").split())
+    assert found["control_found"] > 0
+
+
 def test_every_event_is_in_the_glossary() -> None:
     """The glossary names every kind of event."""
     page = text(ROOT / "docs" / "glossary.md")

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
 import pytest
+from msgspec.structs import replace
 
 from daemon.core import encoding
 from daemon.core.arbitration import react
@@ -319,18 +320,7 @@ class World:
         state = State()
         for record in self.records:
             event = encoding.decode(record.event.kind, record.event.version, encoding.encode(record.event))
-            state = evolve(
-                state,
-                Record(
-                    position=record.position,
-                    recorded_at=record.recorded_at,
-                    source=record.source,
-                    id=record.id,
-                    pipeline=record.pipeline,
-                    cause=record.cause,
-                    event=event,
-                ),
-            )
+            state = evolve(state, replace(record, event=event))
         return dump(state)
 
 

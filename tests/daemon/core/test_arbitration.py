@@ -53,6 +53,20 @@ def test_a_new_wake_up_is_stored_although_the_verdict_stands(make_world: "MakeWo
     assert world.of().timers == {}
 
 
+def test_a_wake_up_is_given_once(make_world: "MakeWorld", parts: "type[Parts]") -> None:
+    """Asked again for an instant that was given already, the clock would repeat an id; a later instant is new."""
+    due = parts.World().now + timedelta(minutes=1)
+    stubborn = parts.Scripted(
+        "stubborn",
+        lambda *_: Decision(verdict="waiting", reason="It waits.", wakes={"quiet": due}),
+    )
+    world = make_world(stubborn)
+    assert world.of().timers == {"stubborn:quiet": due}
+    world.fire()
+    world.arrive()
+    assert world.of().timers == {}
+
+
 def test_a_wish_waits_for_the_run_before_it(world: "World") -> None:
     """A second wish names what suppressed it, stands once however often it is repeated, and is acted on in the end."""
     world.arrive(100)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daemon.core import encoding
@@ -145,6 +145,7 @@ def play(parts: "type[Parts]", history: Steps, priority: int = 0) -> "World":
     return world
 
 
+@settings(max_examples=25)
 @given(history=steps, priority=st.sampled_from([0, 1]))
 def test_folding_what_was_recorded_gives_the_same_state(parts: "type[Parts]", history: Steps, priority: int) -> None:
     """The state is the fold of the recorded list, every event through its JSON, with contiguous positions."""
@@ -154,6 +155,7 @@ def test_folding_what_was_recorded_gives_the_same_state(parts: "type[Parts]", hi
     assert all(a.recorded_at <= b.recorded_at for a, b in zip(world.records, world.records[1:], strict=False))
 
 
+@settings(max_examples=25)
 @given(history=steps, priority=st.sampled_from([0, 1]))
 def test_runs_never_overlap(parts: "type[Parts]", history: Steps, priority: int) -> None:
     """In a pipeline a run starts only after the one before has ended, and never more run than there are slots."""
@@ -173,6 +175,7 @@ def test_runs_never_overlap(parts: "type[Parts]", history: Steps, priority: int)
     assert active == {name: p.active.run for name, p in world.state.pipelines.items() if p.active is not None}
 
 
+@settings(max_examples=25)
 @given(history=steps, priority=st.sampled_from([0, 1]))
 def test_no_identity_is_used_twice(parts: "type[Parts]", history: Steps, priority: int) -> None:
     """Every run has its own id, and every ordered attempt and every wish that starts a run its own command."""
@@ -191,6 +194,7 @@ def test_no_identity_is_used_twice(parts: "type[Parts]", history: Steps, priorit
     assert not [key for counter in (runs, attempts, commands) for key, count in counter.items() if count > 1]
 
 
+@settings(max_examples=25)
 @given(history=steps)
 def test_no_wish_starves(parts: "type[Parts]", history: Steps) -> None:
     """With equal priorities a standing wish sees at most as many other starts of its pipeline as there are wishes."""
@@ -211,6 +215,7 @@ def test_no_wish_starves(parts: "type[Parts]", history: Steps) -> None:
         assert all(count <= most for count in seen.values())
 
 
+@settings(max_examples=25)
 @given(history=steps)
 def test_an_idle_slot_and_a_wish_never_wait_for_each_other(parts: "type[Parts]", history: Steps) -> None:
     """After every fact about a pipeline no wish stands that could be acted on."""
@@ -229,6 +234,7 @@ def test_an_idle_slot_and_a_wish_never_wait_for_each_other(parts: "type[Parts]",
         assert active >= world.state.slots or not startable
 
 
+@settings(max_examples=25)
 @given(history=steps, priority=st.sampled_from([0, 1]))
 def test_no_run_is_stuck_or_lost(parts: "type[Parts]", history: Steps, priority: int) -> None:
     """A run has an ordered attempt or a wake-up; what has started has ended, or is active, yielded or held."""
@@ -248,6 +254,7 @@ def test_no_run_is_stuck_or_lost(parts: "type[Parts]", history: Steps, priority:
     assert not living & ended
 
 
+@settings(max_examples=25)
 @given(history=steps, priority=st.sampled_from([0, 1]))
 def test_no_timer_is_lost(parts: "type[Parts]", history: Steps, priority: int) -> None:
     """A wake-up is pending until it fires, is replaced, or ends with its run, its policy or its pipeline."""
@@ -271,6 +278,7 @@ def test_no_timer_is_lost(parts: "type[Parts]", history: Steps, priority: int) -
     assert pending == asked
 
 
+@settings(max_examples=25)
 @given(history=steps)
 def test_data_is_in_one_place(parts: "type[Parts]", history: Steps) -> None:
     """Without withdrawals every arrival is pending, past, set aside, or held with its candidate, once."""

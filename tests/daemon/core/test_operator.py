@@ -50,22 +50,6 @@ def test_an_approved_candidate_is_promoted(held: "World") -> None:
     assert {d: a.tokens for d, a in champion.past.items()} == {"prose": 200}
 
 
-@pytest.mark.parametrize("verb", ["approve", "promote"])
-def test_an_approved_candidate_is_evaluated_again_when_the_champion_changed(held: "World", verb: str) -> None:
-    """A candidate that was compared to another champion is compared again before it is promoted."""
-    run = held.of().held
-    assert run is not None
-    held.request("retry")
-    held.policies = {"p": held.policies["p"][:2]}  # from here on nobody judges
-    held.request("rollback")  # impossible: there is no previous champion
-    held.arrive(100)
-    held.until("evaluate")
-    held.succeed()
-    other = held.of().held
-    assert other is not None
-    assert other.run != run.run
-
-
 def test_a_changed_champion_means_another_evaluation(make_world: "MakeWorld", parts: "type[Parts]") -> None:
     """Approve after a later model went live: first evaluate, then the gate's word."""
     world = make_world(parts.Starter(), parts.Gate("hold"))
@@ -97,12 +81,8 @@ def test_a_forced_promotion_passes_a_gate_that_nobody_guards(make_world: "MakeWo
     assert world.of().set_aside == {"prose": parts.amount(100)}
     world.request("promote")
     world.finish()
+    assert world.all(RunSucceeded)[-1].outcome == "promoted"
     assert world.of().champion is not None
-    world.arrive(100)
-    world.finish()
-    world.arrive(100)  # one more while a candidate is held
-    world.request("rollback")
-    assert world.decisions(policy="operator")[-1].verdict == "not_possible"
 
 
 def test_a_held_run_can_be_cancelled(held: "World", parts: "type[Parts]") -> None:
@@ -206,6 +186,38 @@ def test_a_rollback_cancels_the_run_that_builds_on_the_champion(promoted: "World
     assert promoted.run().run != first
     assert promoted.run().plan.parent == 1
     assert promoted.of().failed_upto == 0
+
+
+def test_a_model_that_is_published_after_the_cancel_is_no_champion(promoted: "World") -> None:
+    """What builds on a champion that was rolled back does not go live, and its version is not used again."""
+    promoted.arrive(100)
+    promoted.finish()
+    promoted.arrive(100)
+    promoted.until("promote")
+    promoted.request("rollback")
+    promoted.succeed()
+    pipeline = promoted.of()
+    assert pipeline.champion is not None
+    assert (pipeline.champion.version, pipeline.versions) == (1, 3)
+    assert pipeline.ignored == {"promoted_too_late": 1}
+    assert promoted.run().plan.parent == 1, "its wish stood again"
+
+
+def test_a_held_candidate_that_goes_live_later_keeps_the_past_of_the_champion_before(
+    make_world: "MakeWorld", parts: "type[Parts]"
+) -> None:
+    """What a model promoted meanwhile was trained on stays past, beside the held candidate's own arrivals."""
+    world = make_world(parts.Starter(), parts.Gate("hold"))
+    world.arrive(100)
+    world.finish()
+    world.configure({"p": (parts.Starter(), parts.Gate())})
+    world.arrive(170, "code")
+    world.finish()
+    world.request("approve")
+    world.finish()
+    champion = world.of().champion
+    assert champion is not None
+    assert champion.past == {"prose": parts.amount(100), "code": parts.amount(170)}
 
 
 def test_a_persons_cancel_outweighs_that_the_wish_would_stand_again(promoted: "World") -> None:

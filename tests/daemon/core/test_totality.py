@@ -152,7 +152,7 @@ SITUATIONS: "list[Callable[[World], None]]" = [
 
 
 @pytest.mark.parametrize("situation", range(len(SITUATIONS)))
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(told=facts)
 def test_any_event_at_any_state_is_folded_and_answered(parts: "type[Parts]", situation: int, told: list[Any]) -> None:
     """Neither the fold nor the policies raise; the state stays whole; the recorded list gives the same state."""
@@ -165,7 +165,7 @@ def test_any_event_at_any_state_is_folded_and_answered(parts: "type[Parts]", sit
 
 
 @pytest.mark.parametrize("situation", range(len(SITUATIONS)))
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(told=facts)
 def test_what_is_ignored_changes_nothing_but_its_counter(parts: "type[Parts]", situation: int, told: list[Any]) -> None:
     """An event that does not fit is counted under its reason, and everything else is as before."""
@@ -202,6 +202,7 @@ def stale(pipeline: Any, event: AnyEvent) -> bool:  # noqa: ANN401 - a Pipeline
     return order is None or (event.run, event.stage, event.attempt) != (order.run, order.stage, order.attempt)
 
 
+@settings(max_examples=50)
 @given(told=facts)
 def test_an_empty_state_takes_any_event(told: list[Any]) -> None:
     """Before any configuration nothing is known: positions move on, dead letters are counted, nothing else happens."""

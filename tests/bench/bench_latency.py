@@ -1,0 +1,187 @@
+"""From a file renamed into the spool to the first line of stage code.
+
+The producer's clock is read before the rename, the stage's as its first act. 100 events at one a second with a
+warm worker; a burst of 50 for as many pipelines; 10 events whose stages are started as fresh processes.
+"""
+
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from daemon.core.events import DataArrived
+from daemon.dispatch.fingerprint import read_card
+from daemon.journal.base import scan
+from daemon.journal.sqlite import open_reader
+from tests.bench import processes
+from tests.bench.targets import ROOT, report
+
+STAGE = "daemon.testing:NoteStage"
+STEADY, BURST, FRESH = 100, 50, 10
+INTERVAL = 1.0
+
+
+class Place:
+    """A daemon with as many pipelines as events come at once."""
+
+    def __init__(self, folder: Path, *, warm: bool) -> None:
+        self._folder = folder
+        self._state = folder / "state"
+        self._sent: dict[str, int] = {}
+        self._port = processes.free_port()
+        for path in (self._state, folder / "spool", folder / "inbox"):
+            path.mkdir(parents=True)
+        (folder / "inbox" / "data.jsonl").write_text('{"text": "Some words."}\n', encoding="utf-8")
+        policies = [{"kind": "rewarm_replay", "after_tokens": 1}, {"kind": "stage_recovery"}]
+        content = {
+            "journal": "sqlite:///journal.db",
+            "mlflow": {"tracking_uri": None},
+            "state": "state",
+            "http": {"port": self._port},
+            "roots": ["inbox"],
+            "sources": [{"kind": "spool", "path": "spool"}],
+            "executor": {"slots": BURST, "warm_workers": int(warm)},
+            "pipelines": {f"p{n}": {"stages": [STAGE], "policies": policies} for n in range(BURST)},
+        }
+        file = folder / "rewarm.yaml"
+        file.write_text(json.dumps(content), encoding="utf-8")
+        self._processes: list[subprocess.Popen[bytes]] = []
+        if warm:
+            self._start("worker.log", "-m", "daemon.testing", "full-worker", str(self._state))
+            processes.wait(lambda: read_card(self._state), "the warm worker")
+        self._start("daemon.log", "-m", "daemon", "--config", str(file), "serve")
+        processes.wait(lambda: processes.status(self._port, "/readyz") == 200, "readiness")
+
+    def _start(self, log: str, *arguments: str) -> None:
+        with (self._folder / log).open("wb") as output:
+            process = subprocess.Popen([sys.executable, *arguments], cwd=ROOT, stdout=output, stderr=output)
+        self._processes.append(process)
+
+    def send(self) -> None:
+        """Rename one event into the spool, for the next pipeline in turn."""
+        number = len(self._sent)
+        content = {
+            "specversion": "1.0",
+            "id": f"{number}",
+            "source": "/bench",
+            "type": "io.rewarm.data.arrived.v1",
+            "subject": f"p{number % BURST}",
+            "data": {"uri": "data.jsonl", "domain": "words"},
+        }
+        hidden = self._folder / "spool" / f".{number:04d}.json"
+        hidden.write_text(json.dumps(content), encoding="utf-8")
+        self._sent[f"{number}"] = time.time_ns()
+        hidden.rename(hidden.with_name(hidden.name[1:]))
+
+    def done(self) -> int:
+        """Return how many stages have ended."""
+        path = self._state / "effects"
+        return len(path.read_bytes().splitlines()) if path.exists() else 0
+
+    def settle(self) -> None:
+        """Wait until every event has had its stage."""
+        processes.wait(lambda: self.done() == len(self._sent), "the stages")
+
+    def milliseconds(self) -> list[float]:
+        """Return how long each event took, in the order of sending."""
+        with open_reader(self._folder / "journal.db") as reader:
+            runs = {
+                f"{record.pipeline}-{record.position}": record.id
+                for record in scan(reader)
+                if isinstance(record.event, DataArrived)
+            }
+        begun = {}
+        for line in (self._state / "starts").read_text(encoding="utf-8").splitlines():
+            _, attempt, instant = line.split()
+            begun[runs[attempt.partition("/")[0]]] = int(instant)
+        return [(begun[identity] - sent) / 1e6 for identity, sent in self._sent.items()]
+
+    def close(self) -> None:
+        """End daemon and worker."""
+        for process in self._processes:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+
+
+def steady(folder: Path) -> list[float]:
+    """Send one event a second."""
+    place = Place(folder, warm=True)
+    try:
+        for _ in range(STEADY):
+            place.send()
+            time.sleep(INTERVAL)
+        place.settle()
+        return place.milliseconds()
+    finally:
+        place.close()
+
+
+def burst(folder: Path) -> list[float]:
+    """Send all at once."""
+    place = Place(folder, warm=True)
+    try:
+        place.send()
+        place.settle()
+        for _ in range(BURST - 1):
+            place.send()
+        place.settle()
+        return place.milliseconds()[1:]
+    finally:
+        place.close()
+
+
+def fresh(folder: Path) -> list[float]:
+    """Send one after the other, each stage in a process of its own from the interpreter's start on."""
+    place = Place(folder, warm=False)
+    try:
+        for _ in range(FRESH):
+            place.send()
+            place.settle()
+        return place.milliseconds()
+    finally:
+        place.close()
+
+
+def main() -> None:
+    """Measure the three cases; the value is the median of the steady one."""
+    parent = Path(os.environ.get("DATA") or ROOT / "var")
+    parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="bench-latency-", dir=parent))
+    print(f"This takes about {STEADY * INTERVAL + 40:.0f} s.", flush=True)
+    try:
+        measured = {
+            "one a second": steady(folder / "steady"),
+            "burst": burst(folder / "burst"),
+            "fresh process": fresh(folder / "fresh"),
+        }
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    rows: list[dict[str, str | int | float | bool | None]] = [
+        {
+            "case": name,
+            "events": len(times),
+            "p50_ms": round(statistics.median(times), 1),
+            "p99_ms": round(statistics.quantiles(times, n=100, method="inclusive")[98], 1),
+            "most_ms": round(max(times), 1),
+        }
+        for name, times in measured.items()
+    ]
+    one, many, slow = rows
+    details = {
+        "p99": one["p99_ms"],
+        "burst_p50": many["p50_ms"],
+        "burst_p99": many["p99_ms"],
+        "fresh_p50": slow["p50_ms"],
+        "fresh_p99": slow["p99_ms"],
+    }
+    report("latency", float(one["p50_ms"] or 0), details, rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""What an outside event is completed with inside the transaction that records it."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from daemon.completion import completer
+from daemon.core.errors import InputError
+from daemon.core.events import (
+    AnyEvent,
+    ConfigurationChanged,
+    DataArrived,
+    DataIngested,
+    DataWithdrawn,
+    DriftDetected,
+    ModelRejected,
+    OperatorRequested,
+    PipelineSettings,
+    Record,
+    Verb,
+)
+from daemon.core.plans import Amount, Span
+from daemon.core.state import State
+from daemon.core.transition import evolve
+from daemon.door import Door, Offer
+from daemon.journal.memory import MemoryJournal
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+class Desk:
+    """A journal with a history, and completion as the loop uses it."""
+
+    def __init__(self, root: Path, most: int = 2) -> None:
+        self.journal = MemoryJournal()
+        self.state = State()
+        self._complete = completer(Door(pipelines={"p": 1, "q": 1}, roots=(root,)), self.journal)
+        settings = PipelineSettings(stages=("ingest",), policies=(), max_domains=most)
+        self.store(ConfigurationChanged(hash="h", slots=1, pipelines={"p": settings, "q": settings}), None)
+
+    def store(self, event: AnyEvent, pipeline: str | None = "p", id_: str | None = None) -> int:
+        """Append a record and fold it; return its position."""
+        position = self.journal.head() + 1
+        record = Record(
+            position=position,
+            recorded_at=NOON,
+            source="/s",
+            id=id_ or f"n{position}",
+            pipeline=pipeline,
+            event=event,
+        )
+        with self.journal.transaction() as transaction:
+            transaction.append([record])
+        self.state = evolve(self.state, record)
+        return position
+
+    def complete(self, event: AnyEvent | None, pipeline: str = "p") -> AnyEvent:
+        """Complete an event in a transaction of its own."""
+        offer = Offer(source="/s", id="x", where="w", digest=b"d", event=event, pipeline=pipeline)
+        with self.journal.transaction() as transaction:
+            return self._complete(transaction, self.state, offer)
+
+    def refusal(self, event: AnyEvent | None, pipeline: str = "p") -> str:
+        """Return the reason for which an event is refused."""
+        with pytest.raises(InputError) as caught:
+            self.complete(event, pipeline)
+        return caught.value.reason
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    """A desk whose root holds one file."""
+    (tmp_path / "a").write_text("x" * 50)
+    return Desk(tmp_path)
+
+
+def arrived(domain: str = "prose", tokens: int | None = 9) -> DataArrived:
+    """An arrival of the file."""
+    return DataArrived(uri="a", domain=domain, tokens=tokens, bytes=tokens, documents=1 if tokens else None)
+
+
+def test_an_arrival_gets_its_size(desk: Desk) -> None:
+    """Bytes and tokens come from the file."""
+    assert desk.complete(DataArrived(uri="a", domain="prose")) == DataArrived(
+        uri="a", domain="prose", bytes=50, tokens=50
+    )
+
+
+def test_domains_are_bounded_per_pipeline(desk: Desk) -> None:
+    """The third domain of a pipeline that takes two is refused; another pipeline has its own two."""
+    desk.store(arrived("prose"))
+    desk.store(arrived("code"))
+    assert desk.refusal(arrived("law")) == "too_many_domains"
+    desk.complete(arrived("code"))
+    desk.complete(arrived("law"), "q")
+
+
+def test_a_pipeline_that_is_not_known_yet_takes_one_domain(desk: Desk) -> None:
+    """Without settings the least is assumed; an arrival is completed all the same."""
+    desk.complete(arrived(), "new")
+
+
+def test_a_withdrawal_finds_its_arrival(desk: Desk) -> None:
+    """Position, domain and amount are the arrival's as it was recorded."""
+    position = desk.store(arrived(), id_="1")
+    withdrawn = desk.complete(DataWithdrawn(arrival_source="/s", arrival_id="1", reason="wrong"))
+    amount = Amount(arrivals=1, documents=1, bytes=9, tokens=9)
+    assert withdrawn == DataWithdrawn(
+        arrival_source="/s", arrival_id="1", arrival=position, domain="prose", amount=amount, reason="wrong"
+    )
+
+
+def test_a_withdrawal_after_ingest_takes_the_exact_amount(desk: Desk) -> None:
+    """Once ingested, an arrival counts as what was counted; so it is taken out as that."""
+    position = desk.store(arrived(), id_="1")
+    exact = Amount(arrivals=1, documents=3, bytes=40, tokens=44)
+    for arrival, amount in ((position, exact), (position + 7, Amount(arrivals=1))):
+        ingested = DataIngested(
+            run="p-1",
+            stage="ingest",
+            attempt=1,
+            arrival=arrival,
+            domain="prose",
+            estimate=Amount(arrivals=1),
+            amount=amount,
+            duplicates=0,
+            manifest="m",
+            sha256="0" * 64,
+        )
+        desk.store(ingested)
+    withdrawn = desk.complete(DataWithdrawn(arrival_source="/s", arrival_id="1"))
+    assert isinstance(withdrawn, DataWithdrawn)
+    assert withdrawn.amount == exact
+
+
+def test_withdrawals_that_refer_to_nothing(desk: Desk) -> None:
+    """An unknown id, a fact that is no arrival, another pipeline's arrival, and a second withdrawal are refused."""
+    position = desk.store(arrived(), id_="1")
+    desk.store(DriftDetected(metric="m", value=1.0), id_="2")
+    desk.store(arrived(), "q", id_="3")
+    for id_ in ("9", "2", "3"):
+        assert desk.refusal(DataWithdrawn(arrival_source="/s", arrival_id=id_)) == "unknown_arrival"
+    assert desk.refusal(DataWithdrawn(arrival_source="/other", arrival_id="1")) == "unknown_arrival"
+    first = desk.complete(DataWithdrawn(arrival_source="/s", arrival_id="1"))
+    desk.store(first)
+    with pytest.raises(InputError, match=f"position {position} was withdrawn") as caught:
+        desk.complete(DataWithdrawn(arrival_source="/s", arrival_id="1"))
+    assert caught.value.reason == "withdrawn_already"
+
+
+@pytest.mark.parametrize("verb", ["accept", "withdraw"])
+def test_what_was_set_aside_is_found_by_its_run(desk: Desk, verb: Verb) -> None:
+    """Spans and amounts are those of the rejected candidate; the person's reason stays."""
+    spans, amounts = (Span(after=3, upto=9),), {"prose": Amount(arrivals=2, tokens=5)}
+    desk.store(ModelRejected(run="p-9", reason="It forgot.", spans=spans, amounts=amounts))
+    asked = desk.complete(OperatorRequested(verb=verb, run="p-9", by="ann", reason="fine"))
+    assert asked == OperatorRequested(verb=verb, run="p-9", by="ann", reason="fine", spans=spans, amounts=amounts)
+    assert desk.refusal(OperatorRequested(verb=verb, by="ann")) == "missing_run"
+    assert desk.refusal(OperatorRequested(verb=verb, run="p-1", by="ann")) == "nothing_set_aside"
+    assert desk.refusal(OperatorRequested(verb=verb, run="p-9", by="ann"), "q") == "nothing_set_aside"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: OperatorRequested(verb="pause", by="ann"),
+        lambda: OperatorRequested(verb="retry", run="p-1", by="ann"),
+        lambda: DriftDetected(metric="m", value=1.0),
+    ],
+)
+def test_all_else_is_as_it_was(desk: Desk, make: Callable[[], AnyEvent]) -> None:
+    """Events that refer to nothing pass unchanged."""
+    event = make()
+    assert desk.complete(event) is event
+
+
+def test_facts_of_the_daemon_pass(desk: Desk) -> None:
+    """A fact without a pipeline is not completed; an input without an event is none."""
+    event = ConfigurationChanged(hash="h", slots=1, pipelines={})
+    complete = completer(Door(pipelines={}, roots=()), desk.journal)
+    with desk.journal.transaction() as transaction:
+        offer = Offer(source="/s", id="x", where="w", digest=b"d", event=event)
+        assert complete(transaction, desk.state, offer) is event
+    assert desk.refusal(None) == "malformed"
