@@ -38,6 +38,10 @@ SOURCE: Final = "/rewarm/daemon"
 ARBITER: Final = "arbiter"
 OPERATOR: Final = "operator"
 
+UNANSWERED: Final = Decision(
+    verdict="not_possible",
+    reason="No policy of this pipeline retrains now: periodic_retraining does, once there is a champion.",
+)
 Proposal = tuple[str, int, Decision]
 """A policy's name, its version and its decision."""
 
@@ -127,6 +131,9 @@ class _Reaction:
             decision = policy.decide(pipeline, self.cause)
             if decision is not None:
                 found.append((policy.label, policy.version, decision))
+        asked = isinstance(self.cause.event, OperatorRequested) and self.cause.event.verb == "retrain"
+        if asked and not any(_starts(decision) for _, _, decision in found):
+            found.append((OPERATOR, 1, UNANSWERED))
         return found
 
     def _immediate(self, name: str, proposal: Proposal) -> None:

@@ -10,7 +10,8 @@ from daemon.core.events import (
     DataIngested,
     DataRejected,
     DataWithdrawn,
-    ModelPromoted,
+    ModelRolledBack,
+    RunSucceeded,
     StageSucceeded,
 )
 from daemon.core.plans import Checkpoint, Plan
@@ -111,16 +112,15 @@ def _path(uri: str, roots: tuple[Path, ...]) -> str:
 
 
 def _past(reader: Reader, name: str, parent: int | None, state: Path, withdrawn: Collection[int]) -> Iterator[Shard]:
-    """Yield what the champion and the champions before it were trained on (rule 13)."""
-    promoted = {
-        event.model_version: event
-        for event in _events(reader, pipeline=name, kinds=("model.promoted",))
-        if isinstance(event, ModelPromoted)
-    }
-    while parent is not None and parent in promoted:
-        model = promoted.pop(parent)
-        yield from _shards(reader, model.run, state, withdrawn)
-        parent = model.parent
+    """Yield what promoted champions were trained on, in order, without those that were rolled back (rule 13)."""
+    runs: dict[str, None] = {}
+    for event in _events(reader, pipeline=name, kinds=("run.succeeded", "model.rolled_back")):
+        if isinstance(event, RunSucceeded) and event.outcome == "promoted":
+            runs[event.run] = None
+        elif isinstance(event, ModelRolledBack):
+            runs.pop(event.run, None)
+    for run in runs if parent is not None else ():
+        yield from _shards(reader, run, state, withdrawn)
 
 
 def _shards(reader: Reader, run: str, state: Path, withdrawn: Collection[int]) -> list[Shard]:

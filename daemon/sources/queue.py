@@ -20,7 +20,7 @@ class Inbox:
     def put(self, item: Input) -> bool:
         """Add an input; returns False when the inbox was closed instead."""
         while not self._closed.is_set():
-            if self._open.wait(0.2):
+            if self._open.wait(0.2) and not self._closed.is_set():
                 try:
                     self._queue.put(item, timeout=0.2)
                 except queue.Full:

@@ -171,7 +171,7 @@ def test_the_forms_of_a_file(bench: Bench, name: str, content: str, count: int) 
         ("empty.json", b"", "empty"),
         ("blank.json", b" \n\n", "empty"),
         ("broken.json", b'{"type": "drift.det', "malformed"),
-        ("broken-array.json", b'[{"type": "drift.detected"}', "malformed"),
+        ("broken-array.json", b'[{"type": "drift.detected"}', "wrong_envelope"),
         ("binary", bytes(range(256)), "malformed"),
     ],
 )

@@ -1,0 +1,210 @@
+"""What an attempt is told, read from the journal."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon.core.events import (
+    DataArrived,
+    DataIngested,
+    DataRejected,
+    DataWithdrawn,
+    ModelPromoted,
+    ModelRolledBack,
+    StageSucceeded,
+)
+from daemon.core.plans import Checkpoint
+from daemon.core.state import Model, Run
+from daemon.dispatch.specification import attempt_folder, specify
+from stages.run_folder import Specification
+
+Build = Any
+Book = Any
+ESTIMATE = 10
+
+
+def arrived(uri: str = "a", domain: str = "prose") -> DataArrived:
+    """An arrival of ten tokens."""
+    return DataArrived(uri=uri, domain=domain, tokens=ESTIMATE, bytes=ESTIMATE, documents=1)
+
+
+def ingested(build: Build, arrival: int, run: str = "p-9", tokens: int = 8, manifest: str = "") -> DataIngested:
+    """What ingest tells of an arrival."""
+    return DataIngested(
+        run=run,
+        stage="ingest",
+        attempt=1,
+        arrival=arrival,
+        domain="prose",
+        estimate=build.amount(ESTIMATE),
+        amount=build.amount(tokens),
+        duplicates=0,
+        manifest=manifest or f"shards/{run}-{arrival}",
+        sha256=build.sha,
+    )
+
+
+def promoted(build: Build, run: str, version: int, parent: int | None) -> ModelPromoted:
+    """What promote tells of a model."""
+    return ModelPromoted(
+        run=run,
+        stage="promote",
+        attempt=1,
+        model_version=version,
+        path=f"v{version}",
+        sha256=build.sha,
+        trunk=Checkpoint(path=f"v{version}/trunk", sha256=build.sha),
+        parent=parent,
+        spans=(),
+        losses={},
+    )
+
+
+def specified(build: Build, book: Book, root: Path, run: Run | None = None, **pipeline: object) -> Specification:
+    """Specify the attempt that a run orders."""
+    made = build.pipeline(run, **pipeline)
+    return specify(book, made, made.active.order, state=Path("/state"), roots=(root,), threads=3)
+
+
+def test_the_arrivals_of_the_spans(build: Build, book: Book, tmp_path: Path) -> None:
+    """Those inside the spans, of this pipeline, neither withdrawn nor rejected; exact where ingested."""
+    first = book.write(arrived("before"))
+    inside = [book.write(arrived(name)) for name in ("a", "b", "c", "d")]
+    book.write(arrived("foreign"), "q")
+    gone, bad, counted, plain = inside
+    upto = book.head()
+    after = book.write(arrived("after"))
+    readmitted = book.write(arrived("again"))
+    book.write(DataWithdrawn(arrival_source="/s", arrival_id="x", arrival=gone))
+    rejection = DataRejected(
+        run="p-9",
+        stage="ingest",
+        attempt=1,
+        arrival=bad,
+        domain="prose",
+        estimate=build.amount(1),
+        reason="r",
+        message="m",
+    )
+    book.write(rejection)
+    book.write(ingested(build, counted, tokens=7))
+    plan = build.plan((first, upto), (after, readmitted))
+    found = specified(build, book, tmp_path, build.run(plan=plan)).arrivals
+    assert [arrival.position for arrival in found] == [counted, plain, readmitted]
+    assert found[0].counted == build.amount(7)
+    assert found[1].counted is None
+    assert (found[1].tokens, found[1].documents, found[1].domain) == (ESTIMATE, 1, "prose")
+    assert found[1].path == str(tmp_path / "d")
+
+
+def test_without_spans_there_are_no_arrivals(build: Build, book: Book, tmp_path: Path) -> None:
+    """A retrain over the past alone takes nothing new."""
+    book.write(arrived())
+    assert specified(build, book, tmp_path).arrivals == ()
+
+
+def test_a_uri_outside_the_roots_is_left_for_ingest_to_refuse(build: Build, book: Book, tmp_path: Path) -> None:
+    """The roots may have changed since the arrival: its uri is passed on as it is."""
+    position = book.write(arrived("/elsewhere/a"))
+    (arrival,) = specified(build, book, tmp_path, build.run(plan=build.plan((0, position)))).arrivals
+    assert arrival.path == "/elsewhere/a"
+
+
+def test_new_shards_are_those_of_the_run(build: Build, book: Book, tmp_path: Path) -> None:
+    """The last word of its own ingest counts, another run's does not; withdrawn ones are left out."""
+    book.write(ingested(build, 1, manifest="shards/old"))
+    book.write(ingested(build, 1, manifest="shards/new"))
+    book.write(ingested(build, 2))
+    book.write(ingested(build, 3, run="p-5"))
+    book.write(DataWithdrawn(arrival_source="/s", arrival_id="x", arrival=2))
+    (shard,) = specified(build, book, tmp_path).new
+    assert (shard.position, shard.manifest) == (1, "/state/shards/new")
+
+
+def test_the_past_is_the_lineage_of_the_champion(build: Build, book: Book, tmp_path: Path) -> None:
+    """What the parent and the models before it were trained on; a rolled-back or rejected model's data is not past."""
+    for run, version, parent in (("p-1", 1, None), ("p-2", 2, 1), ("p-3", 3, 2), ("p-4", 4, 2)):
+        book.write(ingested(build, version, run=run))
+        if run == "p-4":
+            rolled = ModelRolledBack(
+                run="p-3",
+                withdrawn_version=3,
+                model_version=2,
+                path="v2",
+                sha256=build.sha,
+                reason="bad",
+            )
+            book.write(rolled)
+        book.write(promoted(build, run, version, parent))
+    book.write(ingested(build, 50, run="p-rejected"))
+    book.write(ingested(build, 1, run="p-1"), "q")
+    book.write(DataWithdrawn(arrival_source="/s", arrival_id="x", arrival=1))
+    specification = specified(build, book, tmp_path, build.run(plan=build.plan(parent=4)))
+    assert [shard.position for shard in specification.past] == [4, 2]
+    other = specified(build, book, tmp_path, build.run(plan=build.plan(parent=3)))
+    assert [shard.position for shard in other.past] == [3, 2]
+    assert specified(build, book, tmp_path).past == ()
+
+
+def test_a_lineage_in_a_circle_ends(build: Build, book: Book, tmp_path: Path) -> None:
+    """A journal that contradicts itself does not keep the dispatcher for ever."""
+    book.write(promoted(build, "p-1", 1, 2))
+    book.write(promoted(build, "p-2", 2, 1))
+    assert specified(build, book, tmp_path, build.run(plan=build.plan(parent=1))).past == ()
+
+
+def test_the_champion_and_the_next_version(build: Build, book: Book, tmp_path: Path) -> None:
+    """The champion's files and trunk, and the version that a promotion would get."""
+    assert specified(build, book, tmp_path).champion is None
+    assert specified(build, book, tmp_path).model_version == 1
+    model = Model(
+        version=2,
+        run="p-2",
+        path="v2",
+        sha256=build.sha,
+        trunk=Checkpoint(path="t2", sha256=build.sha),
+        parent=1,
+        losses={},
+        past={},
+        promoted_at=build.noon,
+        position=5,
+    )
+    specification = specified(build, book, tmp_path, champion=model, versions=7)
+    assert specification.champion is not None
+    assert (specification.champion.version, specification.champion.model.path) == (2, "v2")
+    assert specification.champion.trunk.path == "t2"
+    assert specification.model_version == 8
+
+
+def test_stages_that_are_done_and_attempts_to_resume_from(build: Build, book: Book, tmp_path: Path) -> None:
+    """The folders of the run's finished stages; those of earlier attempts, where the order resumes."""
+    for stage, attempt, run in (("ingest", 2, "p-9"), ("probe", 1, "p-9"), ("train", 1, "p-5")):
+        book.write(StageSucceeded(run=run, stage=stage, attempt=attempt, seconds=1.0))
+    resumed = specified(build, book, tmp_path, build.run(build.order(attempt=3, resume=True)))
+    assert resumed.done == {"ingest": "/state/runs/p-9/ingest/2", "probe": "/state/runs/p-9/probe/1"}
+    assert resumed.resume_from == ("/state/runs/p-9/train/1", "/state/runs/p-9/train/2")
+    assert specified(build, book, tmp_path, build.run(build.order(attempt=3))).resume_from == ()
+
+
+def test_the_order_is_passed_on(build: Build, book: Book, tmp_path: Path) -> None:
+    """Names, command, threads and the class that carries it out."""
+    specification = specified(build, book, tmp_path)
+    assert (specification.run, specification.stage, specification.attempt) == ("p-9", "train", 1)
+    assert specification.command == "9/p/x/1"
+    assert (specification.implementation, specification.threads) == ("stages.train:Train", 3)
+    assert specification.state == "/state"
+    own = specified(build, book, tmp_path, build.run(build.order("my.module:Own")))
+    assert own.implementation == "my.module:Own"
+
+
+def test_folders_of_attempts(build: Build) -> None:
+    """A class name is no part of a path that somebody could step out by."""
+    assert attempt_folder(Path("/s"), "p-9", "train", 2) == Path("/s/runs/p-9/train/2")
+    assert attempt_folder(Path("/s"), "p-9", "my.module:Own", 1) == Path("/s/runs/p-9/my.module.Own/1")
+
+
+def test_a_pipeline_without_a_run_has_nothing_to_specify(build: Build, book: Book, tmp_path: Path) -> None:
+    """It is an error of the caller."""
+    with pytest.raises(ValueError, match="no active run"):
+        specify(book, build.pipeline(active=None), build.order(), state=tmp_path, roots=(), threads=0)
