@@ -249,9 +249,10 @@ def nursery() -> int:
         child = os.fork()
         if child == 0:
             os._exit(_born(life))
-        _tell(child)
-        _, status = os.waitpid(child, 0)
-        _tell(os.waitstatus_to_exitcode(status))
+        with contextlib.suppress(BrokenPipeError):  # whoever asked is gone: then there is no next line either
+            _tell(child)
+            _, status = os.waitpid(child, 0)
+            _tell(os.waitstatus_to_exitcode(status))
     return 0
 
 

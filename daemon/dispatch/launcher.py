@@ -57,7 +57,9 @@ class Launcher:
             self._mine.terminate()
 
     def reap(self) -> None:
-        """Collect fresh processes that have ended."""
+        """Collect the processes of this launcher that have ended."""
+        if self._mine is not None:
+            self._mine.poll()
         self._fresh = [process for process in self._fresh if process.poll() is None]
 
     def _replace_outdated(self) -> None:

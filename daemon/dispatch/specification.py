@@ -114,11 +114,13 @@ def _path(uri: str, roots: tuple[Path, ...]) -> str:
 def _past(reader: Reader, name: str, parent: int | None, state: Path, withdrawn: Collection[int]) -> Iterator[Shard]:
     """Yield what promoted champions were trained on, in order, without those that were rolled back (rule 13)."""
     runs: dict[str, None] = {}
+    rolled_back = set()  # it may come before the run has ended
     for event in _events(reader, pipeline=name, kinds=("run.succeeded", "model.rolled_back")):
-        if isinstance(event, RunSucceeded) and event.outcome == "promoted":
-            runs[event.run] = None
-        elif isinstance(event, ModelRolledBack):
+        if isinstance(event, ModelRolledBack):
             runs.pop(event.run, None)
+            rolled_back.add(event.run)
+        elif isinstance(event, RunSucceeded) and event.outcome == "promoted" and event.run not in rolled_back:
+            runs[event.run] = None
     for run in runs if parent is not None else ():
         yield from _shards(reader, run, state, withdrawn)
 

@@ -5,7 +5,6 @@ import fcntl
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -26,6 +25,7 @@ from daemon.journal.base import scan
 from daemon.journal.sqlite import open_reader
 from daemon.restore import restore
 from daemon.testing import RELEASE, Life
+from tests.bench import processes
 from tests.bench.targets import ROOT
 
 PATIENCE = 40.0
@@ -68,7 +68,7 @@ class Home:
         start = {"kind": "rewarm_replay", "after_tokens": after_tokens, "limits": dict(limits or {})}
         pipeline = {"stages": list(stages or (NOTE,)), "policies": [start, RECOVERY]}
         if http and not self.port:
-            self.port = free_port()
+            self.port = processes.free_port()
         content = {
             "journal": "sqlite:///journal.db",
             "mlflow": {"tracking_uri": None},
@@ -235,10 +235,3 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
-
-
-def free_port() -> int:
-    """Return a port that nobody listens at."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

@@ -8,6 +8,7 @@ cursors stand outside the transaction must lose something.
 import os
 import random
 import shutil
+import signal
 import sys
 import time
 from collections import Counter
@@ -22,6 +23,7 @@ from ops.comparison import behind
 from tests.bench.crash_world import Kill, Killed, Nursery, World, choose, recorder, same_hashes, tracking_uri, wait_for
 from tests.bench.targets import ROOT, report
 
+FULL = 1000
 CHECK_EVERY = 50
 WORKER_EVERY = 60
 CONTROL_KILLS = 30
@@ -40,8 +42,9 @@ class Note(msgspec.Struct, frozen=True, kw_only=True):
 
 def main() -> int:
     """Kill, count, and see that the control is caught."""
-    kills, seed = int(os.environ.get("KILLS") or 1000), int(os.environ.get("SEED") or 1)
+    kills, seed = int(os.environ.get("KILLS") or FULL), int(os.environ.get("SEED") or 1)
     folder = Path(os.environ.get("DATA") or ROOT / "var") / f"bench-crash-{kills}-{seed}"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the daemons end with the bench
     world = World(folder / "main")
     notes = folder / "kills.jsonl"
     done = read(notes)
@@ -83,7 +86,7 @@ def main() -> int:
     for line in [*counted.lost, *counted.repeated, *wrong][:50]:
         print(line)
     bad = len(counted.lost) + len(counted.repeated)
-    held = report("crash", bad, details, rows, seeds=[seed])
+    held = report("crash", bad, details, rows, seeds=[seed], keep=kills >= FULL)
     if held and not wrong and counted.duplicates == counted.duplicates_expected:
         shutil.rmtree(folder)
         return 0

@@ -15,10 +15,12 @@ from typing import Self
 
 import msgspec
 
+from daemon.core.errors import JournalBusy
 from daemon.core.state import State, dump, fingerprint
 from daemon.core.transition import REDUCER_VERSION, evolve
 from daemon.dispatch.fingerprint import read_card
 from daemon.journal.base import Reader, scan
+from daemon.journal.lock import holder, release, take
 from daemon.journal.sqlite import open_reader
 from daemon.restore import restore
 from daemon.testing import BOUNDARIES, FATAL, Life
@@ -127,6 +129,7 @@ class World:
         (folder / "rewarm.yaml").write_text(CONFIGURATION, encoding="utf-8")
         self._worker: subprocess.Popen[bytes] | None = None
         self.ledger.touch()
+        self._end_leftover()
         sent = self.ledger.read_text(encoding="utf-8").splitlines()
         self.files = len(sent)
         self.serial = max((int(entry.partition(":")[2]) for line in sent for entry in line.split()[1:]), default=0)
@@ -136,6 +139,21 @@ class World:
                 path.rename(self.spool / path.name[1:])
             else:
                 path.unlink()
+
+    def _end_leftover(self) -> None:
+        """Kill a daemon that outlived a bench which was killed itself."""
+
+        def free() -> bool:
+            try:
+                release(take(self.journal))
+            except JournalBusy:
+                return False
+            return True
+
+        who = holder(self.journal)
+        if who is not None and not free():
+            os.kill(who.pid, signal.SIGKILL)
+            wait_for(free, WARM_SECONDS)
 
     def deliver(self, rng: random.Random) -> None:
         """Rename a file of new, repeated and malformed lines into the spool; the ledger knows it first."""
@@ -320,6 +338,7 @@ def recorder(world: World) -> Iterator["subprocess.Popen[bytes]"]:
     """Run one MLflow recorder over all lives of the daemon."""
     command = [sys.executable, "-m", "ops.mlflow_recorder", "--journal", str(world.journal)]
     command += ["--tracking-uri", tracking_uri(world), "--state", str(world.state)]
+    command += ["--with-parent", str(os.getpid())]
     with (world.folder / "recorder.log").open("ab") as log:
         process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
     try:

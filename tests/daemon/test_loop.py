@@ -1,9 +1,7 @@
 """The one thread that writes: what is stored when, and what never stops it."""
 
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -13,112 +11,21 @@ from daemon.core.decisions import Decision
 from daemon.core.errors import InputError, JournalFenced, JournalFull
 from daemon.core.events import (
     AnyEvent,
-    ConfigurationChanged,
-    DaemonStopped,
     DataArrived,
     DataWithdrawn,
     DecisionMade,
     InputRejected,
-    PipelineSettings,
-    PolicySettings,
     Record,
-    TimerFired,
 )
 from daemon.core.plans import Intent, Schedule, Training
 from daemon.core.state import Pipeline, State, dump
-from daemon.core.transition import REDUCER_VERSION, evolve
 from daemon.door import REFUSED, REJECTED_SOURCE, Input, Offer
-from daemon.journal.base import Cursor, Transaction, digest, scan
+from daemon.journal.base import Cursor, Transaction, digest
 from daemon.journal.memory import MemoryJournal, MemoryTransaction
-from daemon.loop import Loop
-from daemon.sources.queue import Inbox
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
-
-
-class Waker:
-    """A policy that asks to be woken ten seconds after the first arrival and after each call."""
-
-    label = "waker"
-    version = 1
-
-    def decide(self, state: Pipeline, record: Record) -> Decision | None:
-        """Return the wake-up."""
-        if not isinstance(record.event, DataArrived | TimerFired):
-            return None
-        at = record.recorded_at + timedelta(seconds=10)
-        return Decision(verdict="waiting", reason="It waits.", wakes={"key": at} if not state.timers else {})
-
-
-class FullJournal(MemoryJournal):
-    """A journal on a disk that is full for so many transactions."""
-
-    full = 0
-
-    @contextmanager
-    def transaction(self) -> Iterator[MemoryTransaction]:
-        """Raise while the disk is full."""
-        if self.full > 0:
-            self.full -= 1
-            raise JournalFull("no room")
-        with super().transaction() as transaction:
-            yield transaction
-
-
-class Bench:
-    """A loop on a journal in memory, a clock that is set, and what it told."""
-
-    def __init__(self, complete: Callable[[Transaction, State, Offer], AnyEvent] | None = None) -> None:
-        self.journal = FullJournal()
-        self.inbox = Inbox()
-        self.now = NOON
-        self.published: list[tuple[int, ...]] = []
-        self.forgotten = 0
-        self.kept_house = 0
-        self.loop = Loop(
-            journal=self.journal,
-            state=State(),
-            policies={"p": (Waker(),)},
-            inbox=self.inbox,
-            complete=complete or (lambda transaction, state, offer: offer.event or DaemonStopped(reason="")),
-            observers=(self._observe,),
-            now=lambda: self.now,
-            forget=self._forget,
-            housekeeping=self._housekeeping,
-        )
-        policies = (PolicySettings(name="waker", kind="waker", version=1, configuration="{}"),)
-        known = {"p": PipelineSettings(stages=("train",), policies=policies)}
-        self.loop.tell(ConfigurationChanged(hash="h", slots=1, pipelines=known))
-        self.published.clear()
-
-    def _observe(self, records: Sequence[Record], state: State) -> None:
-        assert state is self.loop.state
-        self.published.append(tuple(record.position for record in records))
-
-    def _forget(self) -> None:
-        self.forgotten += 1
-
-    def _housekeeping(self) -> None:
-        self.kept_house += 1
-
-    def records(self, kind: str | None = None) -> list[Record]:
-        """Return what is stored."""
-        return [record for record in scan(self.journal) if kind in (None, record.event.kind)]
-
-    def refolded(self) -> State:
-        """Return the state that the stored records give."""
-        state = State()
-        for record in scan(self.journal):
-            state = evolve(state, record)
-        return state
-
-
-@pytest.fixture
-def bench() -> Iterable[Bench]:
-    """Make a bench; in the end its state is the fold of what it stored."""
-    made = Bench()
-    yield made
-    assert dump(made.refolded()) == dump(made.loop.state)
+Bench = Any
+MakeBench = Callable[..., Any]
 
 
 def arrival(id_: str = "1", uri: str = "a", **fields: Any) -> Offer:  # noqa: ANN401 - an offer's fields
@@ -213,10 +120,10 @@ def completing(missing: set[str]) -> Callable[[Transaction, State, Offer], AnyEv
     return complete
 
 
-def test_a_refused_event_may_come_again() -> None:
+def test_a_refused_event_may_come_again(make_bench: MakeBench) -> None:
     """Corrected, or unchanged once its file is there, it is accepted under its own identity."""
     missing = {"a"}
-    bench = Bench(completing(missing))
+    bench = make_bench(completing(missing))
     bench.loop.handle([one(arrival("1", "a"), arrival("1", "a"))])
     bench.loop.handle([one(arrival("1", "a"))])
     assert len(bench.records("input.rejected")) == 1
@@ -229,7 +136,7 @@ def test_a_refused_event_may_come_again() -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError("odd"), OSError(5, "io"), KeyError("k"), OverflowError(), TypeError("t")])
-def test_no_input_stops_the_loop(error: Exception) -> None:
+def test_no_input_stops_the_loop(make_bench: MakeBench, error: Exception) -> None:
     """An error that nobody thought of becomes a dead letter with its name; what came beside it is stored."""
 
     def complete(transaction: Transaction, state: State, offer: Offer) -> AnyEvent:
@@ -239,7 +146,7 @@ def test_no_input_stops_the_loop(error: Exception) -> None:
             raise error
         return event
 
-    bench = Bench(complete)
+    bench = make_bench(complete)
     cursor = Cursor(name="f", expected=None, next=3)
     bench.loop.handle([one(arrival("1"), arrival("bad"), arrival("2"), cursor=cursor)])
     (letter,) = bench.records("input.rejected")
@@ -338,7 +245,7 @@ def test_an_error_inside_a_transaction_leaves_the_state_alone(bench: Bench, monk
     assert bench.loop.duplicates == 0
 
 
-def test_an_event_sees_those_before_it_in_its_batch() -> None:
+def test_an_event_sees_those_before_it_in_its_batch(make_bench: MakeBench) -> None:
     """A withdrawal finds an arrival of the same transaction."""
     found: list[object] = []
 
@@ -348,7 +255,7 @@ def test_an_event_sees_those_before_it_in_its_batch() -> None:
         assert offer.event is not None
         return offer.event
 
-    bench = Bench(complete)
+    bench = make_bench(complete)
     withdrawal = arrival("2", "w", event=DataWithdrawn(arrival_source="/s", arrival_id="1"))
     bench.loop.handle([one(arrival("1"), withdrawal)])
     (where,) = found
@@ -356,162 +263,25 @@ def test_an_event_sees_those_before_it_in_its_batch() -> None:
     assert len(bench.records("data.withdrawn")) == 1
 
 
-def run_once(bench: Bench) -> None:
-    """Let the loop take one batch (or none) and stop."""
-    bench.loop._housekeeping = bench.loop.stop  # noqa: SLF001 - the only call at the end of a round
-    bench.loop.run()
-
-
-def test_wake_ups_fire_once_and_overdue_ones_at_once(bench: Bench) -> None:
-    """A wake-up that fell due while the daemon was down is the first thing that happens; it happens once."""
-    bench.loop.handle([one(arrival("1"))])
-    due = NOON + timedelta(seconds=10)
-    assert bench.loop.state.pipelines["p"].timers == {"waker:key": due}
-    assert bench.loop._patience() == 5.0  # noqa: SLF001 - how long it would wait
-    bench.now = NOON + timedelta(seconds=7)
-    assert bench.loop._patience() == 3.0  # noqa: SLF001 - as above
-    bench.now = NOON + timedelta(days=3)
-    assert bench.loop._patience() == 0.0  # noqa: SLF001 - as above
-    run_once(bench)
-    (fired,) = bench.records("timer.fired")
-    assert fired.event == TimerFired(policy="waker", key="key", due=due)
-    assert fired.id == f"timer:p:waker:key:{due.isoformat()}"
-    assert fired.recorded_at == bench.now
-    assert bench.loop.state.pipelines["p"].timers == {"waker:key": bench.now + timedelta(seconds=10)}
-
-
-def test_nothing_fires_before_its_time(bench: Bench) -> None:
-    """A wake-up in the future stays pending while other inputs are handled."""
-    bench.loop.handle([one(arrival("1"))])
-    bench.inbox.put(one(arrival("2")))
-    run_once(bench)
-    assert not bench.records("timer.fired")
-    assert len(bench.records("data.arrived")) == 2
-
-
-def test_the_loop_runs_until_it_is_told_to_stop(bench: Bench) -> None:
-    """Inputs of other threads are taken as they come; a stop ends the wait."""
-    came = threading.Event()
-    bench.loop._observers = (lambda records, state: came.set(),)  # noqa: SLF001 - to know when
-    thread = threading.Thread(target=bench.loop.run)
-    thread.start()
-    try:
-        assert bench.inbox.put(one(arrival("1")))
-        assert came.wait(10)
-    finally:
-        bench.loop.stop()
-        thread.join(10)
-    assert not thread.is_alive()
-    assert bench.kept_house >= 1
-    assert len(bench.records("data.arrived")) == 1
-
-
-def test_a_clock_that_goes_back_is_held(bench: Bench) -> None:
-    """Recorded instants never decrease."""
-    bench.loop.handle([one(arrival("1"))])
-    bench.now = NOON - timedelta(hours=1)
-    bench.loop.handle([one(arrival("2"))])
-    stamps = [record.recorded_at for record in bench.records()]
-    assert stamps == sorted(stamps)
-    assert stamps[-1] == NOON
-
-
-def test_the_daemons_own_facts_have_identities_of_their_own(bench: Bench) -> None:
-    """The same fact told twice is two facts."""
-    bench.loop.tell(DaemonStopped(reason="x"), DaemonStopped(reason="x"))
-    bench.loop.tell(DaemonStopped(reason="x"))
-    assert len({record.id for record in bench.records("daemon.stopped")}) == 3
-
-
-class Monotonic:
-    """A monotonic clock that is set."""
-
-    def __init__(self) -> None:
-        self.seconds = 1000.0
-
-    def monotonic(self) -> float:
-        """Return what was set."""
-        return self.seconds
-
-
-@pytest.fixture
-def monotonic(monkeypatch: pytest.MonkeyPatch) -> Monotonic:
-    """Give the loop a monotonic clock that is set."""
-    clock = Monotonic()
-    monkeypatch.setattr("daemon.loop.time", clock)
-    return clock
-
-
-def kept(bench: Bench) -> list[int]:
-    """Return the positions of the snapshots."""
-    return [snapshot.position for snapshot in bench.journal.snapshots(REDUCER_VERSION)]
-
-
-def test_snapshots_come_by_number_and_by_time(monotonic: Monotonic, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After so many records, or a minute in which there was one; never without a new record."""
-    monkeypatch.setattr("daemon.loop.SNAPSHOT_RECORDS", 10)
-    bench = Bench()
-    for number in range(3):
-        bench.inbox.put(one(*(arrival(f"{number}-{n}") for n in range(4))))
-        run_again(bench)
-    first = kept(bench)
-    assert len(first) == 1
-    assert first[0] >= 10
-    bench.inbox.put(one(arrival("last")))
-    run_again(bench)
-    assert kept(bench) == first
-    monotonic.seconds += 60
-    run_again(bench)
-    assert kept(bench)[0] == bench.loop.state.position
-    monotonic.seconds += 6000
-    known = kept(bench)
-    run_again(bench)
-    assert kept(bench) == known
-
-
-def run_again(bench: Bench) -> None:
-    """Let the loop do one more round."""
-    bench.loop._stop.clear()  # noqa: SLF001 - it was stopped after the round before
-    bench.inbox.wake()
-    run_once(bench)
-
-
-def test_a_snapshot_that_finds_no_room_is_left_for_later(
-    monotonic: Monotonic, bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The loop goes on without it, and does not try again at once."""
-    tries: list[int] = []
-
-    def save(**snapshot: object) -> None:
-        tries.append(1)
-        raise JournalFull("no room")
-
-    monkeypatch.setattr(bench.journal, "save_snapshot", save)
-    monotonic.seconds += 3600
-    run_again(bench)
-    run_again(bench)
-    assert len(tries) == 1
-    monotonic.seconds += 60
-    run_again(bench)
-    assert len(tries) == 2
-
-
-def test_wishes_are_taken_up_in_the_same_transaction() -> None:
+def test_wishes_are_taken_up_in_the_same_transaction(make_bench: MakeBench) -> None:
     """A fact, the decision to start and the run that starts are stored together or not at all."""
 
-    class Starter(Waker):
+    class Starter:
         """A policy that starts a run at once."""
+
+        label = "waker"
+        version = 1
 
         def decide(self, state: Pipeline, record: Record) -> Decision | None:
             """Return the wish."""
             if not isinstance(record.event, DataArrived):
                 return None
             schedule = Schedule(kind="rewarm", peak=1.0, floor=0.1, plateau=0.5)
-            training = Training(tokens=0, batch=1, context=8, replay=0, schedule=schedule, optimiser="keep", seed=0)
+            training = Training(tokens=0, batch=1, context=8, replay=0.0, schedule=schedule, optimiser="keep", seed=0)
             intent = Intent(kind="base", start="scratch", training=training)
             return Decision(verdict="due", reason="It is time.", commands=(StartRun(intent=intent),))
 
-    bench = Bench()
+    bench = make_bench()
     bench.loop._policies = {"p": (Starter(),)}  # noqa: SLF001 - another policy on the same bench
     bench.loop.handle([one(arrival("1"))])
     assert [record.event.kind for record in bench.records()[-3:]] == ["data.arrived", "decision.made", "run.started"]

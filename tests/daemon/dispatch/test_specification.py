@@ -10,8 +10,8 @@ from daemon.core.events import (
     DataIngested,
     DataRejected,
     DataWithdrawn,
-    ModelPromoted,
     ModelRolledBack,
+    RunSucceeded,
     StageSucceeded,
 )
 from daemon.core.plans import Checkpoint
@@ -42,22 +42,6 @@ def ingested(build: Build, arrival: int, run: str = "p-9", tokens: int = 8, mani
         duplicates=0,
         manifest=manifest or f"shards/{run}-{arrival}",
         sha256=build.sha,
-    )
-
-
-def promoted(build: Build, run: str, version: int, parent: int | None) -> ModelPromoted:
-    """What promote tells of a model."""
-    return ModelPromoted(
-        run=run,
-        stage="promote",
-        attempt=1,
-        model_version=version,
-        path=f"v{version}",
-        sha256=build.sha,
-        trunk=Checkpoint(path=f"v{version}/trunk", sha256=build.sha),
-        parent=parent,
-        spans=(),
-        losses={},
     )
 
 
@@ -122,36 +106,46 @@ def test_new_shards_are_those_of_the_run(build: Build, book: Book, tmp_path: Pat
     assert (shard.position, shard.manifest) == (1, "/state/shards/new")
 
 
-def test_the_past_is_the_lineage_of_the_champion(build: Build, book: Book, tmp_path: Path) -> None:
-    """What the parent and the models before it were trained on; a rolled-back or rejected model's data is not past."""
-    for run, version, parent in (("p-1", 1, None), ("p-2", 2, 1), ("p-3", 3, 2), ("p-4", 4, 2)):
-        book.write(ingested(build, version, run=run))
-        if run == "p-4":
-            rolled = ModelRolledBack(
-                run="p-3",
-                withdrawn_version=3,
-                model_version=2,
-                path="v2",
-                sha256=build.sha,
-                reason="bad",
-            )
-            book.write(rolled)
-        book.write(promoted(build, run, version, parent))
-    book.write(ingested(build, 50, run="p-rejected"))
-    book.write(ingested(build, 1, run="p-1"), "q")
-    book.write(DataWithdrawn(arrival_source="/s", arrival_id="x", arrival=1))
-    specification = specified(build, book, tmp_path, build.run(plan=build.plan(parent=4)))
-    assert [shard.position for shard in specification.past] == [4, 2]
-    other = specified(build, book, tmp_path, build.run(plan=build.plan(parent=3)))
-    assert [shard.position for shard in other.past] == [3, 2]
+def rolled_back(build: Build, run: str) -> ModelRolledBack:
+    """What is told when a champion is taken back."""
+    return ModelRolledBack(
+        run=run, withdrawn_version=3, model_version=2, path="v2", sha256=build.sha, reason="It was bad."
+    )
+
+
+def test_the_past_is_what_was_promoted_and_not_rolled_back(build: Build, book: Book, tmp_path: Path) -> None:
+    """In order, without what was rolled back, rejected, withdrawn, or another pipeline's."""
+    for number in range(1, 7):
+        book.write(ingested(build, number, run=f"p-{number}"))
+    book.write(ingested(build, 50, run="q-1"), "q")
+    book.write(RunSucceeded(run="p-1", outcome="promoted"))
+    book.write(RunSucceeded(run="p-3", outcome="promoted"))
+    book.write(rolled_back(build, "p-3"))
+    book.write(RunSucceeded(run="p-2", outcome="promoted"))
+    book.write(RunSucceeded(run="p-4", outcome="rejected"))
+    book.write(RunSucceeded(run="q-1", outcome="promoted"), "q")
+    book.write(DataWithdrawn(arrival_source="/s", arrival_id="x", arrival=6))
+    book.write(RunSucceeded(run="p-6", outcome="promoted"))
+    past = specified(build, book, tmp_path, build.run(plan=build.plan(parent=2))).past
+    assert [(shard.position, shard.manifest) for shard in past] == [
+        (1, "/state/shards/p-1-1"),
+        (2, "/state/shards/p-2-2"),
+    ]
+
+
+def test_a_model_rolled_back_before_its_run_ended_is_no_past(build: Build, book: Book, tmp_path: Path) -> None:
+    """Its run still ends as promoted afterwards."""
+    book.write(ingested(build, 1, run="p-1"))
+    book.write(rolled_back(build, "p-1"))
+    book.write(RunSucceeded(run="p-1", outcome="promoted"))
+    assert specified(build, book, tmp_path, build.run(plan=build.plan(parent=2))).past == ()
+
+
+def test_without_a_champion_there_is_no_past(build: Build, book: Book, tmp_path: Path) -> None:
+    """A first model replays nothing."""
+    book.write(ingested(build, 1, run="p-1"))
+    book.write(RunSucceeded(run="p-1", outcome="promoted"))
     assert specified(build, book, tmp_path).past == ()
-
-
-def test_a_lineage_in_a_circle_ends(build: Build, book: Book, tmp_path: Path) -> None:
-    """A journal that contradicts itself does not keep the dispatcher for ever."""
-    book.write(promoted(build, "p-1", 1, 2))
-    book.write(promoted(build, "p-2", 2, 1))
-    assert specified(build, book, tmp_path, build.run(plan=build.plan(parent=1))).past == ()
 
 
 def test_the_champion_and_the_next_version(build: Build, book: Book, tmp_path: Path) -> None:
