@@ -10,10 +10,12 @@ from daemon.core.events import (
     AnyEvent,
     DataArrived,
     DataIngested,
+    DataRejected,
     DataWithdrawn,
     ModelRejected,
     OperatorRequested,
 )
+from daemon.core.plans import Amount
 from daemon.core.state import State
 from daemon.door import Door, Offer
 from daemon.journal.base import Reader, Transaction, scan_where
@@ -64,9 +66,11 @@ def _withdrawal(transaction: Transaction, reader: Reader, pipeline: str, event: 
             message = f"The arrival at position {record.position} was withdrawn at {earlier.position} already."
             raise InputError("withdrawn_already", message)
     amount = amount_of(record.event)
-    for ingested in scan_where(reader, record.position, pipeline=pipeline, kinds=("data.ingested",)):
-        if isinstance(ingested.event, DataIngested) and ingested.event.arrival == record.position:
-            amount = ingested.event.amount
+    for told in scan_where(reader, record.position, pipeline=pipeline, kinds=("data.ingested", "data.rejected")):
+        if isinstance(told.event, DataIngested) and told.event.arrival == record.position:
+            amount = told.event.amount
+        elif isinstance(told.event, DataRejected) and told.event.arrival == record.position:
+            amount = Amount()  # set aside by ingest: it is in no account that it could be taken out of
     return replace(event, arrival=record.position, domain=record.event.domain, amount=amount)
 
 

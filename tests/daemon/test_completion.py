@@ -13,6 +13,7 @@ from daemon.core.events import (
     ConfigurationChanged,
     DataArrived,
     DataIngested,
+    DataRejected,
     DataWithdrawn,
     DriftDetected,
     ModelRejected,
@@ -133,6 +134,25 @@ def test_a_withdrawal_after_ingest_takes_the_exact_amount(desk: Desk) -> None:
     withdrawn = desk.complete(DataWithdrawn(arrival_source="/s", arrival_id="1"))
     assert isinstance(withdrawn, DataWithdrawn)
     assert withdrawn.amount == exact
+
+
+def test_a_withdrawal_of_what_ingest_refused_takes_nothing(desk: Desk) -> None:
+    """It was set aside already: the other arrivals of its domain keep their count."""
+    position = desk.store(arrived(), id_="1")
+    rejected = DataRejected(
+        run="p-1",
+        stage="ingest",
+        attempt=1,
+        arrival=position,
+        domain="prose",
+        estimate=Amount(arrivals=1, tokens=9),
+        reason="r",
+        message="m",
+    )
+    desk.store(rejected)
+    withdrawn = desk.complete(DataWithdrawn(arrival_source="/s", arrival_id="1"))
+    assert isinstance(withdrawn, DataWithdrawn)
+    assert withdrawn.amount == Amount()
 
 
 def test_withdrawals_that_refer_to_nothing(desk: Desk) -> None:
