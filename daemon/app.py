@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from types import FrameType
 
 from prometheus_client import CollectorRegistry
@@ -39,6 +41,7 @@ from ops.health import serve as serve_http
 from ops.metrics import Metrics
 
 JOIN_SECONDS = 10.0
+SCARCE_BYTES = 16 << 20
 BEHIND_SECONDS = 5.0
 logger = logging.getLogger("rewarm.daemon")
 Boundary = Callable[[str], None]
@@ -61,14 +64,12 @@ class Daemon:
     """One daemon from its start to its drain."""
 
     def __init__(self, configuration: Configuration, journal: SqliteJournal, boundary: Boundary) -> None:
-        began = time.monotonic()
         settings = configuration.settings
         self._configuration = configuration
         self._journal = journal
+        self._folding = True
         self._draining = False
-        restored = restore(journal)
-        for why in restored.skipped:
-            logger.warning("A snapshot was skipped.", extra={"why": why})
+        self._duplicates = 0
         self._registry = CollectorRegistry()
         self._metrics = Metrics(self._registry, release=version("rewarm"))
         self._inbox = Inbox()
@@ -98,13 +99,12 @@ class Daemon:
         ]
         self._loop = Loop(
             journal=journal,
-            state=restored.state,
+            state=State(),
             policies={name: pipeline.policies for name, pipeline in settings.pipelines.items()},
             inbox=self._inbox,
             complete=completer(door, journal),
             observers=(self._metrics.observe, self._dispatcher.observe, self._committed),
             now=lambda: datetime.now(UTC),
-            snapshot_position=restored.snapshot,
             forget=self._forget,
             housekeeping=self._housekeeping,
         )
@@ -114,14 +114,6 @@ class Daemon:
             else None
         )
         self._behind_at = 0.0
-        logger.info(
-            "The journal is folded.",
-            extra={
-                "position": restored.state.position,
-                "snapshot": restored.snapshot,
-                "seconds": round(time.monotonic() - began, 3),
-            },
-        )
 
     def run(self) -> int:
         """Start everything, work, drain."""
@@ -131,6 +123,7 @@ class Daemon:
         handle = None
         if http.enabled:
             handle = serve_http(application(self._status, self._registry, self._state_json), http.host, http.port)
+        self._fold()
         self._tell_start()
         threads = [threading.Thread(target=self._dispatcher.run, name="dispatch", daemon=True)]
         for spool in self._spools:
@@ -148,6 +141,17 @@ class Daemon:
         if handle is not None:
             handle.stop()
         return 0
+
+    def _fold(self) -> None:
+        """Bring the state to the journal's head; meanwhile the daemon lives, and says that it is not ready."""
+        began = time.monotonic()
+        restored = restore(self._journal)
+        for why in restored.skipped:
+            logger.warning("A snapshot was skipped.", extra={"why": why})
+        self._loop.begin(restored.state, restored.snapshot)
+        self._folding = False
+        names = {"position": restored.state.position, "snapshot": restored.snapshot}
+        logger.info("The journal is folded.", extra={**names, "seconds": round(time.monotonic() - began, 3)})
 
     def _tell_start(self) -> None:
         changed = self._configuration.changed()
@@ -192,6 +196,9 @@ class Daemon:
     def _committed(self, records: Sequence[Record], state: State) -> None:
         for spool in self._spools:
             spool.committed()
+        self._metrics.append_seconds(self._loop.append_seconds)
+        self._metrics.duplicates(self._loop.duplicates - self._duplicates)
+        self._duplicates = self._loop.duplicates
 
     def _forget(self) -> None:
         self._dispatcher.forget()
@@ -199,7 +206,8 @@ class Daemon:
             spool.forget()
 
     def _housekeeping(self) -> None:
-        """Between transactions: see that the recorder runs, and how far it is."""
+        """Between transactions: see that the recorder runs, and how far it and the snapshots are."""
+        self._metrics.snapshot(self._loop.snapshot_position)
         if self._recorder is None or time.monotonic() - self._behind_at < BEHIND_SECONDS:
             return
         self._behind_at = time.monotonic()
@@ -221,14 +229,24 @@ class Daemon:
         if self._dispatcher.trouble is not None:
             degraded["dispatch"] = self._dispatcher.trouble
         return Status(
-            beat_age=time.monotonic() - self._loop.beat,
+            beat_age=0.0 if self._folding else time.monotonic() - self._loop.beat,
             journal=self._loop.trouble or "",
+            replay="the journal is being folded" if self._folding else "",
+            disk=_scarce(self._configuration.journal.parent, self._configuration.state),
             drain="draining" if self._draining else "",
             degraded=degraded,
         )
 
     def _state_json(self) -> bytes:
         return dump(self._loop.state)
+
+
+def _scarce(*folders: Path) -> str:
+    """Return which folder's disk is as good as full, if one is."""
+    for folder in folders:
+        if folder.is_dir() and (free := shutil.disk_usage(folder).free) < SCARCE_BYTES:
+            return f"{folder} has {free >> 20} MiB left on its disk: make room"
+    return ""
 
 
 def _cores() -> int:

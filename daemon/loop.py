@@ -53,7 +53,6 @@ class Loop:
         now: Callable[[], datetime],
         forget: Callable[[], None],
         housekeeping: Callable[[], None],
-        snapshot_position: int = 0,
     ) -> None:
         self._journal = journal
         self.state = state
@@ -65,11 +64,17 @@ class Loop:
         self._forget = forget
         self._housekeeping = housekeeping
         self._stop = threading.Event()
-        self._snapshot_position = snapshot_position
+        self.snapshot_position = 0
         self._snapshot_at = time.monotonic()
         self.beat = time.monotonic()
         self.trouble: str | None = None
         self.duplicates = 0
+        self.append_seconds = 0.0
+
+    def begin(self, state: State, snapshot_position: int) -> None:
+        """Go on from a folded state, of which the snapshot at `snapshot_position` is kept."""
+        self.state = state
+        self.snapshot_position = snapshot_position
 
     def run(self) -> None:
         """Work until `stop`; what waits in the inbox then was not taken and comes again."""
@@ -132,6 +137,7 @@ class Loop:
 
     def commit(self, batch: Sequence[Input]) -> Committed:
         """Store a batch and its consequences in one transaction; on any error nothing is stored."""
+        began = time.monotonic()
         with self._journal.transaction() as transaction:
             work = _Work(self._journal, transaction, self.state, self._policies, self._complete, self._now())
             known = transaction.find_many([(offer.source, offer.id) for item in batch for offer in item.offers])
@@ -148,21 +154,22 @@ class Loop:
                 transaction.count_duplicates(work.duplicates)
         self.state = work.state
         self.duplicates += work.duplicates
+        self.append_seconds = time.monotonic() - began
         return Committed(state=work.state, records=tuple(work.records), duplicates=work.duplicates)
 
     def snapshot(self) -> None:
         """Keep the state now."""
-        if self.state.position <= self._snapshot_position:
+        if self.state.position <= self.snapshot_position:
             return
         state = dump(self.state)
         self._journal.save_snapshot(
             position=self.state.position, reducer=REDUCER_VERSION, hash=fingerprint(state), state=state
         )
-        self._snapshot_position = self.state.position
+        self.snapshot_position = self.state.position
         self._snapshot_at = time.monotonic()
 
     def _snapshot(self) -> None:
-        grown = self.state.position - self._snapshot_position
+        grown = self.state.position - self.snapshot_position
         old = time.monotonic() - self._snapshot_at >= SNAPSHOT_SECONDS
         if grown >= SNAPSHOT_RECORDS or (grown > 0 and old):
             try:

@@ -11,7 +11,7 @@ from typing import Final
 
 from daemon.core import sequence
 from daemon.core.commands import CancelRun, PreemptRun, ResumeRun, StartRun, WithdrawWish
-from daemon.core.decisions import Decision, Policies
+from daemon.core.decisions import Decision, Policies, Policy
 from daemon.core.drafts import draft
 from daemon.core.events import (
     TERMINAL,
@@ -128,7 +128,7 @@ class _Reaction:
         if pipeline.settings is None or not _counted(pipeline, self.cause.event):
             return found
         for policy in policies.get(name, ()):
-            decision = policy.decide(pipeline, self.cause)
+            decision = _ask(policy, pipeline, self.cause)
             if decision is not None:
                 found.append((policy.label, policy.version, decision))
         asked = isinstance(self.cause.event, OperatorRequested) and self.cause.event.verb == "retrain"
@@ -322,6 +322,15 @@ def _rank(pipeline: Pipeline, wish: Wish) -> tuple[bool, int, int, int]:
     if wish.passed_over:
         return False, 0, 0, wish.since
     return True, -wish.priority, order, wish.since
+
+
+def _ask(policy: Policy, pipeline: Pipeline, cause: Record) -> Decision | None:
+    """Return a policy's answer; one that raises has none, and says so: it must not stop everybody else."""
+    try:
+        return policy.decide(pipeline, cause)
+    except Exception as error:  # noqa: BLE001 - a user's policy may raise anything
+        reason = f"The policy raised {type(error).__name__}: {error}"[:1000]
+        return Decision(verdict="raised", reason=reason, inputs={"event": cause.event.kind})
 
 
 def _starts(decision: Decision) -> bool:

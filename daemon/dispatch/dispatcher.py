@@ -170,8 +170,12 @@ class Dispatcher:
         return True
 
     def _forget(self, current: set[str]) -> None:
+        """Keep nothing of attempts that are no longer ordered."""
         for name in self._sent_lines.keys() - current:
             self._sent_lines.pop(name, None)
+        if not current:
+            self._launched.clear()
+            self._seen_dead.clear()
 
 
 def _orders(state: State) -> list[tuple[Pipeline, Run, Order]]:

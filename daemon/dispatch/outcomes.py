@@ -1,5 +1,6 @@
 """Outcome files as a source: each complete line is a fact, its number the id, its file the cursor."""
 
+import os
 from datetime import datetime
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from daemon.core.events import AnyEvent, StageEvent, StageFailed
 from daemon.core.state import Order
 from daemon.door import REJECTED_SOURCE, Input, Offer
 from daemon.journal.base import Cursor, digest
-from stages.run_folder import is_terminal, known_kind, lines
+from stages.run_folder import OUTCOME, is_terminal, known_kind, lines
 
 BATCH = 200
 
@@ -38,6 +39,12 @@ def read(folder: Path, order: Order, pipeline: str, after: int) -> Input | None:
     found = lines(folder)[after : after + BATCH]
     if not found:
         return None
+    # What the journal has read must not vanish from the file with the machine's power: numbers would shift.
+    descriptor = os.open(folder / OUTCOME, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
     offers = tuple(_offer(line, order, pipeline, after + 1 + n) for n, line in enumerate(found))
     return Input(offers=offers, cursor=Cursor(name=cursor_of(order), expected=after or None, next=after + len(found)))
 

@@ -119,6 +119,8 @@ class Spool:
         known = self._cursor(f"spool:{name}") or 0
         if known >= len(letters):
             self._sent.pop(name, None)
+            if self._opened is None or self._opened[0] != _signature(path):
+                return True  # another file came under this name meanwhile: it is read first
             self._move_out(path, len(letters), refused=bool(self._cursor(f"{REFUSED}spool:{name}")))
             return True
         begun = max(known, self._sent.get(name, 0))
@@ -132,11 +134,11 @@ class Spool:
 
     def _open(self, path: Path) -> "tuple[str, list[Letter | Offer]]":
         """Return a file's name in the journal and its texts; a file that is read in several steps is parsed once."""
-        stat = path.stat()
-        signature = (str(path), stat.st_ino, stat.st_mtime_ns, stat.st_size)
+        signature = _signature(path)
+        size = signature[3]
         if self._opened is None or self._opened[0] != signature:
-            if stat.st_size > MAX_FILE:
-                name = hashlib.sha256(f"{path.name} {stat.st_size}".encode()).hexdigest()
+            if size > MAX_FILE:
+                name = hashlib.sha256(f"{path.name} {size}".encode()).hexdigest()
                 letters: list[Letter | Offer] = [_too_large(path, name)]
             else:
                 data = path.read_bytes()
@@ -171,6 +173,11 @@ class Spool:
         logger.info("A spool file was read.", extra={"file": path.name, "events": events, "to": folder.name})
 
 
+def _signature(path: Path) -> tuple[str, int, int, int]:
+    stat = path.stat()
+    return str(path), stat.st_ino, stat.st_mtime_ns, stat.st_size
+
+
 def _owner(path: Path) -> str:
     try:
         return path.owner()
@@ -200,7 +207,7 @@ def _letters(data: bytes, name: str, file: str, owner: str) -> "list[Letter | Of
             ]
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return [letter(stripped, 1)]
-    if b"\n" in stripped and not file.endswith((".jsonl", ".ndjson")):
+    if b"\n" in stripped:
         try:
             msgspec.json.decode(stripped, type=msgspec.Raw)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

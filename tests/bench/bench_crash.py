@@ -20,7 +20,8 @@ import msgspec
 from daemon.core.errors import JournalError
 from daemon.journal.sqlite import open_reader
 from ops.comparison import behind
-from tests.bench.crash_world import Kill, Killed, Nursery, World, choose, recorder, same_hashes, tracking_uri, wait_for
+from tests.bench.crash_daemons import Nursery
+from tests.bench.crash_world import Kill, Killed, World, choose, recorder, same_hashes, tracking_uri, wait_for
 from tests.bench.targets import ROOT, report
 
 FULL = 1000
@@ -94,7 +95,7 @@ def main() -> int:
     return 1
 
 
-def killing(world: World, nursery: Nursery, notes: Path, kills: int, seed: int) -> list[str]:
+def killing(world: World, nursery: notes: Path, kills: int, seed: int) -> list[str]:
     """Do the kills that are still to be done; return what was found wrong meanwhile."""
     wrong: list[str] = []
     done = len(read(notes))

@@ -9,11 +9,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
-
-import msgspec
 
 from daemon.core.errors import JournalBusy
 from daemon.core.state import State, dump, fingerprint
@@ -25,6 +22,7 @@ from daemon.journal.sqlite import open_reader
 from daemon.restore import restore
 from daemon.testing import BOUNDARIES, FATAL, Life
 from tests.bench.crash_counter import PRODUCER, Count, count, malformed
+from tests.bench.crash_daemons import Daemon, DaemonEndedError, Nursery
 from tests.bench.targets import ROOT
 
 PIPELINES = ("one", "two", "three")
@@ -54,10 +52,6 @@ pipelines:
 """
 
 
-class DaemonEndedError(Exception):
-    """A daemon ended by itself, though nobody killed it."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Kill:
     """How one life of a daemon is to end."""
@@ -78,39 +72,6 @@ class Killed:
     boundary: str | None
     reached: bool
     seconds: float
-
-
-@dataclass
-class Nursery:
-    """A process that forks daemons: see `daemon.testing`."""
-
-    process: "subprocess.Popen[str]" = field(init=False)
-
-    def __enter__(self) -> Self:
-        command = [sys.executable, "-m", "daemon.testing"]
-        self.process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
-        )
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.terminate()
-        self.process.communicate()
-
-    def bear(self, life: Life) -> int:
-        """Start a daemon and return its pid."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(msgspec.json.encode(life).decode() + "\n")
-        self.process.stdin.flush()
-        return self._read()
-
-    def bury(self) -> int:
-        """Return how the last daemon ended, as Popen tells it; waits for its end."""
-        return self._read()
-
-    def _read(self) -> int:
-        assert self.process.stdout is not None
-        return int(self.process.stdout.readline())
 
 
 class World:
@@ -212,7 +173,7 @@ class World:
             raise DaemonEndedError(message)
         return Killed(boundary=kill.boundary, reached=not daemon.by_us, seconds=time.monotonic() - began)
 
-    def _wait_for_end(self, daemon: "Daemon", kill: Kill, rng: random.Random) -> None:
+    def _wait_for_end(self, daemon: Daemon, kill: Kill, rng: random.Random) -> None:
         until = time.monotonic() + (kill.patience if kill.boundary else kill.delay)
         next_file = time.monotonic() + 0.1
         ready = kill.early or kill.boundary is not None
@@ -286,51 +247,6 @@ class World:
         if self._worker is not None:
             self._worker.wait()
             self._worker = None
-
-
-class Daemon:
-    """One life of a daemon: forked by the nursery, or from the interpreter's start on."""
-
-    def __init__(self, nursery: Nursery, life: Life, *, exec_: bool = False) -> None:
-        self.by_us = False
-        self._status: int | None = None
-        self._nursery = nursery
-        self._process: subprocess.Popen[bytes] | None = None
-        if exec_ and life.log:
-            command = [sys.executable, "-m", "daemon.testing", msgspec.json.encode(life).decode()]
-            with Path(life.log).open("ab") as log:
-                self._process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
-            self.pid = self._process.pid
-        else:
-            self.pid = nursery.bear(life)
-
-    def alive(self) -> bool:
-        """Return whether it has not ended."""
-        if self._status is not None:
-            return False
-        if self._process is not None:
-            return self._process.poll() is None
-        try:
-            return Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
-        except OSError:
-            return False
-
-    def kill(self) -> None:
-        """Kill it, unless it has ended."""
-        if self.alive():
-            self.by_us = True
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
-
-    def stop(self) -> None:
-        """Ask it to drain."""
-        os.kill(self.pid, signal.SIGTERM)
-
-    def wait(self) -> int:
-        """Return its exit status, -9 when it was killed."""
-        if self._status is None:
-            self._status = self._process.wait() if self._process is not None else self._nursery.bury()
-        return self._status
 
 
 @contextlib.contextmanager
