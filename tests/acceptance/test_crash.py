@@ -77,7 +77,7 @@ def test_a_cursor_outside_the_transaction_loses_something(tmp_path: Path, nurser
     assert counted.lost
 
 
-def test_the_counter_sees_what_is_missing_and_what_is_double(world: World, nursery: tmp_path: Path) -> None:
+def test_the_counter_sees_what_is_missing_and_what_is_double(world: World, nursery: Nursery, tmp_path: Path) -> None:
     """A fact that never came, an effect that is gone and one that is there twice are each named."""
     world.deliver(random.Random(5))
     settle(world, nursery)

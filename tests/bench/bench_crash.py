@@ -95,7 +95,7 @@ def main() -> int:
     return 1
 
 
-def killing(world: World, nursery: notes: Path, kills: int, seed: int) -> list[str]:
+def killing(world: World, nursery: Nursery, notes: Path, kills: int, seed: int) -> list[str]:
     """Do the kills that are still to be done; return what was found wrong meanwhile."""
     wrong: list[str] = []
     done = len(read(notes))

@@ -7,6 +7,7 @@ from daemon.core.commands import StartRun, WithdrawWish
 from daemon.core.decisions import Decision
 from daemon.core.events import (
     DataArrived,
+    DecisionMade,
     EvaluationReported,
     ModelPromoted,
     RunCancelled,
@@ -348,3 +349,18 @@ def test_policies_are_not_asked_about_an_attempt_that_is_past(world: "World") ->
     world.fail()
     assert world.fact(stale) == []
     assert world.fact(StageSucceeded(run="p-2", stage="evaluate", attempt=2, seconds=1.0)) == []
+
+
+def test_a_policy_that_raises_is_named_and_stops_nobody(make_world: "MakeWorld", parts: "type[Parts]") -> None:
+    """Its verdict is `raised`, told once; the policies after it are asked all the same."""
+
+    def broken(_: object, __: object) -> Decision:
+        return Decision(verdict="never", reason=str(1 // 0))
+
+    other = parts.Scripted("other", lambda _, __: Decision(verdict="fine", reason="It was asked."))
+    world = make_world(parts.Scripted("broken", broken), other)
+    world.arrive()
+    said = {d.policy: (d.verdict, d.reason) for d in world.all(DecisionMade)}
+    assert said["broken"] == ("raised", "The policy raised ZeroDivisionError: integer division or modulo by zero")
+    assert said["other"][0] == "fine"
+    assert world.arrive() == []
