@@ -1,6 +1,7 @@
 """Outcome files as a source."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,19 @@ def test_nothing_new_is_nothing(build: Build, tmp_path: Path) -> None:
     write(tmp_path, STARTED)
     assert outcomes.read(tmp_path, build.order(), "p", 1) is None
     assert outcomes.read(tmp_path, build.order(), "p", 9) is None
+
+
+def test_what_is_offered_is_flushed_first(build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line that the journal has must not vanish from the file with the machine's power."""
+    outcome = Outcome(tmp_path)
+    outcome.write(STARTED, durable=False)
+    outcome.close()
+    flushed: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(os.fstat(descriptor).st_ino))
+    assert outcomes.read(tmp_path, build.order(), "p", 0) is not None
+    assert flushed == [(tmp_path / "outcome.jsonl").stat().st_ino]
+    assert outcomes.read(tmp_path, build.order(), "p", 1) is None
+    assert len(flushed) == 1
 
 
 def test_a_torn_line_does_not_count(build: Build, tmp_path: Path) -> None:
