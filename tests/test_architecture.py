@@ -81,8 +81,6 @@ except SystemExit as stopped:
 heavy = {"torch", "mlflow", "numpy", "scipy", "pandas", "triton"} & set(sys.modules)
 sys.exit(f"loaded: {sorted(heavy)}" if heavy else 0)
 """
-    started = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    started = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
 
     assert started.returncode == 0, started.stderr

@@ -53,9 +53,7 @@ def dockerfile() -> list[tuple[str, str]]:
     text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     joined = re.sub(r"\\\n\s*", "", "\n".join(lines))
-    return [
-        (keyword, rest.strip()) for keyword, _, rest in (line.partition(" ") for line in joined.splitlines())
-    ]
+    return [(keyword, rest.strip()) for keyword, _, rest in (line.partition(" ") for line in joined.splitlines())]
 
 
 def told(keyword: str) -> list[str]:
@@ -97,6 +95,8 @@ def test_a_rival_for_a_name_is_found(tmp_path: Path) -> None:
     """A distribution that brings a package called `daemon`, as python-daemon does, is named."""
     info = tmp_path / "python_daemon-3.1.0.dist-info"
     info.mkdir()
+    (tmp_path / "daemon").mkdir()
+    (tmp_path / "daemon" / "__init__.py").touch()  # some readers list only files that are there
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: python-daemon\nVersion: 3.1.0\n")
     (info / "RECORD").write_text("daemon/__init__.py,,\npython_daemon-3.1.0.dist-info/METADATA,,\n")
 
@@ -108,9 +108,7 @@ def test_a_rival_for_a_name_is_found(tmp_path: Path) -> None:
 def test_the_lock_holds_versions_and_hashes_only() -> None:
     """No line of the lock names an index, a link or a path; every entry has its hashes."""
     entry = re.compile(r"[a-z0-9][a-z0-9-]*==[A-Za-z0-9.+!]+( ; [^\\/]+)? \\")
-    other = re.compile(
-        r"    --hash=sha256:[0-9a-f]{64}( \\)?|    #( via)?( +[a-z0-9-]+( \(pyproject\.toml\))?)?"
-    )
+    other = re.compile(r"    --hash=sha256:[0-9a-f]{64}( \\)?|    #( via)?( +[a-z0-9-]+( \(pyproject\.toml\))?)?")
     strange = [line for line in LOCK.splitlines() if not entry.fullmatch(line) and not other.fullmatch(line)]
 
     assert strange == []
@@ -202,9 +200,7 @@ def test_the_container_is_not_root_and_has_one_volume() -> None:
     assert told("USER") == ["10001:10001"]
     assert [json.loads(volume) for volume in told("VOLUME")] == [["/var/lib/rewarm"]]
     assert told("WORKDIR") == ["/var/lib/rewarm"]
-    assert any(
-        "--owner=10001 --group=10001" in line and line.endswith("/var/lib/rewarm") for line in told("RUN")
-    )
+    assert any("--owner=10001 --group=10001" in line and line.endswith("/var/lib/rewarm") for line in told("RUN"))
 
 
 def test_the_container_stops_cleanly_and_answers_for_its_health() -> None:

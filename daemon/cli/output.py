@@ -92,6 +92,21 @@ def heading(text: str) -> Text:
     return Text(text, style="bold")
 
 
+def commands(rows: Iterable[tuple[str, str]], *, width: int | None = None) -> list[Text]:
+    """Return commands with what they do; a command is never cut or wrapped, so that it can be copied."""
+    pairs = list(rows)
+    longest = max((len(command) for command, _ in pairs), default=0)
+    fits = all(4 + longest + len(told) <= (width or console().width) for _, told in pairs)
+    lines = []
+    for command, told in pairs:
+        line = Text("  ", no_wrap=True, overflow="ignore")
+        line.append(command, style="bold")
+        line.append(" " * (longest - len(command) + 2) if fits else "\n      ")
+        line.append(told, style="dim")
+        lines.append(line)
+    return lines
+
+
 def count(number: int, one: str, many: str | None = None) -> str:
     """Return a number with its word: 1 document, 1,200 documents."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"

@@ -12,7 +12,7 @@ from stages.run_folder import Holder
 
 PACKAGES = ("daemon", "stages", "kernels", "policies")
 VARIABLES = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "TRITON_INTERPRET")
-PREFIXES = ("CUDA_", "OMP_", "MKL_", "TORCH", "NCCL_", "PYTORCH_", "REWARM_")
+PREFIXES = ("CUDA_", "OMP_", "GOMP_", "MKL_", "TORCH", "NCCL_", "PYTORCH_", "REWARM_")
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True):

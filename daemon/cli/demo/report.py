@@ -4,14 +4,14 @@ from pathlib import Path
 
 import msgspec
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from daemon.cli.demo.steps import SOURCE
 from daemon.cli.explain.render import compared, interval
 from daemon.cli.explain.story import Decided, Story, forgetting, gains, runs, tell
-from daemon.cli.output import NOTHING, count, program, seconds, short
+from daemon.cli.output import NOTHING, commands, count, program, seconds, short
 from daemon.cli.status import Champion, describe, mlflow_behind
 from daemon.config import Configuration
 from daemon.core.events import RunStarted
@@ -72,7 +72,7 @@ def collect(
 def _commands(last: str | None) -> tuple[tuple[str, str], ...]:
     """Return what to type next, with what it shows."""
     name, made = program(), Path("Makefile").is_file()
-    found = [("make ui" if made else f"{name} ui", "training curves, plans and every transition in MLflow")]
+    found = [("make ui" if made else f"{name} ui", "curves, plans and transitions in MLflow")]
     found += [(f"{name} explain {last}", "the chain of causes behind the last run")] if last else []
     found.append((f"{name} status", "where everything stands"))
     found.append(("make serve" if made else f"{name} serve", "the same daemon, staying up"))
@@ -92,8 +92,7 @@ def render(report: Report, state_folder: Path, *, width: int) -> list[Renderable
         table.add_row(name, Text(value))
     out: list[RenderableType] = [table]
     out.append(Text("Losses are nats per byte of held-out text: lower is better. [ ] is a 95 % interval.", style="dim"))
-    out.append(_following(report))
-    return out
+    return [*out, "", "Next:", *commands(report.following, width=width)]
 
 
 def _run_rows(story: Story, *, narrow: bool) -> list[tuple[str, RenderableType | str]]:
@@ -163,10 +162,3 @@ def _end_rows(report: Report, state_folder: Path) -> list[tuple[str, str]]:
     rows.append(("took", seconds(report.seconds)))
     rows += [("failed", failure) for failure in report.failures]
     return rows
-
-
-def _following(report: Report) -> Group:
-    grid = Table.grid(padding=(0, 2))
-    for command, meaning in report.following:
-        grid.add_row(Text(f"  {command}", style="bold"), Text(meaning, style="dim"))
-    return Group(Text(""), Text("Next:"), grid)

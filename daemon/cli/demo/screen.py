@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
@@ -54,7 +55,9 @@ class Bars:
     def say(self, sentence: str, style: str = "") -> None:
         """Print above the bars; bars that have ended stay where they are."""
         self._flush()
-        self._progress.console.print(Text(sentence, style=style))
+        text = sentence.lstrip(" ")
+        hanging = (0, 0, 0, len(sentence) - len(text))
+        self._progress.console.print(Padding(Text(text, style=style), hanging, expand=False))
 
     def begin(self, stage: str, total: int | None) -> None:
         """Add a bar."""

@@ -6,7 +6,7 @@ from rich.console import RenderableType
 
 from daemon.cli.explain.story import Arrived, Attempt, Decided, StageTold, Story
 from daemon.cli.explain.why import Opinion, Why
-from daemon.cli.output import NOTHING, columns, count, facts, heading, seconds, size, when
+from daemon.cli.output import NOTHING, columns, commands, count, facts, heading, seconds, size, when
 from daemon.core.events import Comparison, Loss, Numbers, Scalar
 from daemon.core.plans import Amounts, Plan, Schedule, learning_rate, steps, tokens
 
@@ -45,7 +45,7 @@ def story(told: Story, files: Mapping[str, str], following: Iterable[tuple[str, 
     ]
     for number, (title, content) in enumerate(((t, c) for t, c in sections if c), start=1):
         out += [heading(f"{number}. {title}"), *content, ""]
-    out += [heading("What you can do next"), facts(following, width=34)]
+    out += [heading("What you can do next"), *commands(following)]
     return out
 
 

@@ -76,13 +76,7 @@ def test_snapshots_are_folded_again(trained: "Chronicle", configuration: "Config
     journal.save_snapshot(position=state.position, reducer=REDUCER_VERSION, hash=told, state=data)
     journal.close()
 
-    assert levels(configuration)["snapshots"] == ("wrong" if fault == "hash" else "ok")
-    if fault == "state":
-        # The hash fits its own bytes; the records are asked as well.
-        journal = open_journal(configuration.journal)
-        checked = doctor.snapshot_check(journal, state.position)
-        journal.close()
-        assert checked.level in {"ok", "wrong"}
+    assert levels(configuration)["snapshots"] == ("wrong" if fault else "ok")
 
 
 def test_refused_inputs_and_degraded_sources_are_told(chronicle: "Chronicle") -> None:

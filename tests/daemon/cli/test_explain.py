@@ -71,7 +71,7 @@ def test_a_wish_that_waited_says_how_long_and_for_what(chronicle: "Chronicle") -
 
     assert story.decision is not None
     assert story.decision.suppressed_by == f"run {first} is active"
-    assert story.waited > 5
+    assert story.waited > 0
     assert story.ending.outcome == "active"
 
 
@@ -101,7 +101,7 @@ def test_a_rejected_candidate_is_judged_by_its_numbers(rewarm: "Command", chroni
 
     assert "an increment that was rejected" in out
     assert "prose is forgotten by 0.5000 nats per byte (at most 0.02)" in out
-    assert f"request accept docs-lm --run {run}" in " ".join(out.split())
+    assert f"rewarm request accept docs-lm --run {run}" in out
 
 
 def test_the_page_reads_from_cause_to_effect(rewarm: "Command", trained: "Chronicle") -> None:

@@ -2,12 +2,13 @@
 
 import sys
 import types
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from daemon.config import Configuration
     from tests.daemon.cli.conftest import Command
 
@@ -18,7 +19,12 @@ def test_serve_runs_the_daemon(
     """`rewarm serve` gives the configuration to the daemon, and ends with its exit code."""
     served: list[object] = []
     app = types.ModuleType("daemon.app")
-    app.serve = lambda given: served.append(given.journal) or 7  # type: ignore[attr-defined]
+
+    def run_daemon(given: "Configuration") -> int:
+        served.append(given.journal)
+        return 7
+
+    monkeypatch.setattr(app, "serve", run_daemon, raising=False)
     monkeypatch.setitem(sys.modules, "daemon.app", app)
 
     assert rewarm("serve").code == 7
@@ -32,7 +38,12 @@ def test_worker_serves_a_state_folder(
     """`rewarm worker` works for the configured state folder, or for the one that is named."""
     calls: list[tuple[Path, Path | None]] = []
     module = types.ModuleType("daemon.dispatch.worker")
-    module.main = lambda state, once: calls.append((state, once)) or 0  # type: ignore[attr-defined]
+
+    def run_worker(state: "Path", once: "Path | None") -> int:
+        calls.append((state, once))
+        return 0
+
+    monkeypatch.setattr(module, "main", run_worker, raising=False)
     monkeypatch.setitem(sys.modules, "daemon.dispatch.worker", module)
 
     assert rewarm("worker", *(["--state", "var"] if named else [])).code == 0
