@@ -5,7 +5,8 @@
 #   docker run --volume rewarm:/var/lib/rewarm --volume ./rewarm.yaml:/etc/rewarm/rewarm.yaml:ro rewarm
 #
 # Everything rewarm records lies in /var/lib/rewarm, which is also where it starts; a configuration is read
-# from there or from /etc/rewarm/rewarm.yaml.
+# from there or from /etc/rewarm/rewarm.yaml. Relative paths count from the file, so the one in /etc names
+# absolute paths below /var/lib/rewarm.
 
 FROM python:3.11.14-slim-bookworm AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \

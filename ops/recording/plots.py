@@ -124,15 +124,15 @@ def _series(points: Sequence[Point], key: str) -> list[tuple[int, float]]:
 
 
 def _smooth(values: Sequence[float]) -> list[float]:
-    """Mean over a centred window of about 3 % of the curve; it shrinks evenly at both ends, so nothing lags."""
+    """Mean over a centred window of about 3 % of the curve; at both ends over what there is of it."""
     half = max(2, len(values) // 60)
     sums = [0.0]
     for value in values:
         sums.append(sums[-1] + value)
     smooth = []
     for index in range(len(values)):
-        reach = min(half, index, len(values) - 1 - index)
-        smooth.append((sums[index + reach + 1] - sums[index - reach]) / (2 * reach + 1))
+        begin, end = max(0, index - half), min(len(values), index + half + 1)
+        smooth.append((sums[end] - sums[begin]) / (end - begin))
     return smooth
 
 
