@@ -115,7 +115,9 @@ def translated(error: sqlite3.Error, path: Path) -> JournalError:
     """Return SQLite's error as ours."""
     code = getattr(error, "sqlite_errorcode", None)
     primary = None if code is None else code & 0xFF
-    if primary == sqlite3.SQLITE_FULL or (primary == sqlite3.SQLITE_IOERR and _no_room(path)):
+    # A quota or a limit on the file's size is told as a failed write, not as a full disk.
+    refused = code == sqlite3.SQLITE_IOERR_WRITE or (primary == sqlite3.SQLITE_IOERR and _no_room(path))
+    if primary == sqlite3.SQLITE_FULL or refused:
         return JournalFull(f"There is no room to append to {path}: nothing was stored. Free some space.")
     if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return JournalCorrupt(f"The journal {path} cannot be read ({error}): restore it from a backup.")

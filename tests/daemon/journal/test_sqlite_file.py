@@ -1,6 +1,8 @@
 """The SQLite file: damage that is found, versions, space, durability."""
 
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -168,3 +170,42 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(JournalError, match="cannot be made"):
         open_journal(tmp_path / "file" / "below" / "journal.db")
+
+
+# Appends under a limit on the size of files, as a quota would set one; lifts it, and appends again.
+LIMITED = """
+import resource, sys
+from datetime import UTC, datetime
+from pathlib import Path
+from daemon.core.errors import JournalFull
+from daemon.core.events import DataArrived, Record
+from daemon.journal.sqlite import open_journal
+
+def append(journal):
+    record = Record(
+        position=journal.head() + 1, recorded_at=journal.stamp(datetime.now(UTC)), source="s", id=str(journal.head()),
+        pipeline="p", event=DataArrived(uri="a", domain="d"), text=b"x" * 200_000,
+    )
+    with journal.transaction() as transaction:
+        transaction.append([record])
+
+soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+with open_journal(Path(sys.argv[1])) as journal:
+    append(journal)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (250_000, hard))
+    try:
+        append(journal)
+    except JournalFull as error:
+        print("full", journal.head(), error)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    append(journal)
+    print("again", journal.head())
+"""
+
+
+def test_a_quota_is_a_full_disk_too(path: Path) -> None:
+    """A write that the system refuses stores nothing, is told as JournalFull, and works again afterwards."""
+    done = subprocess.run([sys.executable, "-c", LIMITED, str(path)], capture_output=True, text=True, check=True)
+    first, second = done.stdout.splitlines()
+    assert first.startswith("full 1 There is no room")
+    assert second == "again 2"
