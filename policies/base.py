@@ -1,5 +1,6 @@
 """What all policies share: a frozen pydantic value whose fields are its configuration."""
 
+from abc import abstractmethod
 from datetime import timedelta
 from typing import Annotated, ClassVar
 
@@ -62,9 +63,9 @@ class BasePolicy(BaseModel):
         """The policy's name in its pipeline."""
         return self.name or str(getattr(self, "kind", ""))
 
+    @abstractmethod
     def decide(self, state: Pipeline, record: Record) -> Decision | None:
         """Return what follows from the fact, if anything."""
-        raise NotImplementedError
 
     def opinion(self, state: Pipeline, record: Record) -> Decision | None:
         """Return the standing opinion with today's numbers: as `plan` and `explain` show it; None: there is none."""

@@ -20,6 +20,7 @@ from daemon.core.errors import InputError, RewarmError
 from daemon.core.events import AnyEvent, InputRejected
 from daemon.door import Door, Letter
 from daemon.journal.base import Reader, scan
+from stages.run_folder import write_atomically
 
 POLL_SECONDS = 0.1
 
@@ -129,7 +130,7 @@ def deliver(configuration: Configuration, event: CloudEvent, head: int) -> Deliv
     target = folder / f"{name}-{hashlib.sha256(text).hexdigest()[:8]}.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(target, text)
+        write_atomically(target, text)
     except OSError as error:
         raise RewarmError(f"The spool {folder} cannot be written: {error.strerror}.") from error
     return Delivered(
@@ -140,20 +141,6 @@ def deliver(configuration: Configuration, event: CloudEvent, head: int) -> Deliv
         sha256=hashlib.sha256(text).hexdigest(),
         after=head,
     )
-
-
-def write_whole(target: Path, data: bytes) -> None:
-    """Write a file under a hidden name, sync it, and rename it: nobody ever sees half of it."""
-    hidden = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        with hidden.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        hidden.replace(target)
-    except OSError:
-        hidden.unlink(missing_ok=True)
-        raise
 
 
 def find_answer(reader: Reader, delivered: Delivered) -> Answer:

@@ -5,7 +5,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from daemon.cli.delivery import await_answer, deliver, enveloped, find_answer, inspect, write_whole
+from daemon.cli.delivery import await_answer, deliver, enveloped, find_answer, inspect
 from daemon.cli.demo.processes import Serving, record_the_rest, serving, start_over, state_now
 from daemon.cli.demo.report import Report, collect, render
 from daemon.cli.demo.screen import Screen, choose
@@ -19,6 +19,7 @@ from daemon.config import Configuration
 from daemon.core.errors import ConfigurationError, RewarmError
 from daemon.core.events import DataArrived
 from daemon.core.state import Pipeline
+from stages.run_folder import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,7 +118,7 @@ def _deliver(configuration: Configuration, name: str, step: Step, number: int, w
     folder = configuration.roots[0]
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{step.id}.jsonl"
-    write_whole(path, data)
+    write_atomically(path, data)
     screen.say(f"Arrival {number} of {len(STEPS)}: {made.domain} ({made.told})", "bold")
     screen.say(f"  {count(len(made.documents), 'document')}, {size(len(data))}, delivered as {step.id} by the spool")
     event = DataArrived(
