@@ -23,6 +23,7 @@ class _Tally:
         self.champion: str | None = None
         self.previous: str | None = None
         self.candidate: str | None = None
+        self.before: tuple[str | None, str | None] = (None, None)
 
     def tag(self, run: str, path: str | None = None, sha256: str = "", **tags: str) -> None:
         old = self.versions.get(run)
@@ -65,6 +66,7 @@ def _fold(tally: _Tally, record: Record) -> None:
             tally.by_number[event.model_version] = run
             tally.drop_candidate(run)
             if tally.champion != run:
+                tally.before = (tally.champion, tally.previous)
                 tally.champion, tally.previous = run, tally.champion
         case ModelRejected(run=run):
             if run in tally.versions:
@@ -79,5 +81,8 @@ def _fold(tally: _Tally, record: Record) -> None:
                 tally.champion, tally.previous = back, None
         case RunFailed(run=run) | RunCancelled(run=run):
             tally.drop_candidate(run)
+            if tally.champion == run:  # a run whose promotion counts ends as succeeded: this one came too late
+                tally.tag(run, outcome="promoted too late")
+                tally.champion, tally.previous = tally.before
         case _:
             pass
