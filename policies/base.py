@@ -4,10 +4,11 @@ from abc import abstractmethod
 from datetime import timedelta
 from typing import Annotated, ClassVar
 
+from msgspec.structs import replace
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from daemon.core.commands import StartRun, WithdrawWish
-from daemon.core.decisions import Decision
+from daemon.core.decisions import RESERVED, Decision
 from daemon.core.events import (
     ConfigurationChanged,
     DataArrived,
@@ -39,7 +40,7 @@ RECONSIDERED = (
 
 
 def _not_reserved(name: str) -> str:
-    if name in {"operator", "sequence", "arbiter"}:
+    if name in RESERVED:
         message = "this name is rewarm's own; choose another"
         raise ValueError(message)
     return name
@@ -140,34 +141,19 @@ class Starting(BasePolicy):
     def due(self, state: Pipeline, record: Record, decision: Decision, intent: Intent) -> Decision:
         """Return `decision` with the wish to start `intent`."""
         expires_at = record.recorded_at + self.expires_after if self.expires_after else None
-        start = StartRun(
-            intent=Intent(
-                kind=intent.kind,
-                start=intent.start,
-                training=intent.training,
-                epochs=self.training.epochs,
-                max_tokens=self.training.max_tokens,
-                limits=self.limits.limits(),
-                priority=self.priority,
-                expires_at=expires_at,
-            )
+        wanted = replace(
+            intent,
+            epochs=self.training.epochs,
+            max_tokens=self.training.max_tokens,
+            limits=self.limits.limits(),
+            priority=self.priority,
+            expires_at=expires_at,
         )
-        return _with(decision, (start,))
+        return replace(decision, commands=(StartRun(intent=wanted),))
 
     def not_due(self, state: Pipeline, decision: Decision) -> Decision:
         """Return `decision`, taking back a wish that waits."""
-        return _with(decision, (WithdrawWish(),)) if self.wishes(state) else decision
-
-
-def _with(decision: Decision, commands: tuple[StartRun | WithdrawWish, ...]) -> Decision:
-    return Decision(
-        verdict=decision.verdict,
-        reason=decision.reason,
-        inputs=decision.inputs,
-        thresholds=decision.thresholds,
-        commands=commands,
-        wakes=decision.wakes,
-    )
+        return replace(decision, commands=(WithdrawWish(),)) if self.wishes(state) else decision
 
 
 def blocked(state: Pipeline) -> bool:

@@ -6,6 +6,7 @@ nothing. Only lines that end with a newline count. No torch here: the daemon rea
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import signal
@@ -194,12 +195,21 @@ def held(folder: Path) -> bool:
 
 
 def lines(folder: Path) -> list[bytes]:
-    """Return the complete lines of the outcome file."""
+    """Return the complete lines of the outcome file.
+
+    The dispatcher asks many times a second: a file that has not changed is read once.
+    """
+    path = folder / OUTCOME
     try:
-        data = (folder / OUTCOME).read_bytes()
+        stat = path.stat()
+        return list(_complete_lines(path, stat.st_ino, stat.st_size, stat.st_mtime_ns))
     except FileNotFoundError:
         return []
-    return data.split(b"\n")[:-1]
+
+
+@functools.lru_cache(maxsize=8)
+def _complete_lines(path: Path, inode: int, size: int, changed: int) -> tuple[bytes, ...]:  # noqa: ARG001 - the key
+    return tuple(path.read_bytes().split(b"\n")[:-1])
 
 
 def is_terminal(line: bytes) -> bool:

@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
+from msgspec.structs import replace
+
 from daemon.core import sequence
 from daemon.core.commands import CancelRun, PreemptRun, ResumeRun, StartRun, WithdrawWish
-from daemon.core.decisions import Decision, Policies, Policy
+from daemon.core.decisions import ARBITER, OPERATOR, SEQUENCE, Decision, Policies, Policy
 from daemon.core.drafts import draft
 from daemon.core.events import (
     TERMINAL,
@@ -30,13 +32,11 @@ from daemon.core.events import (
     run_of,
 )
 from daemon.core.operator import answer
-from daemon.core.runs import resume_key
+from daemon.core.runs import wish_key
 from daemon.core.state import Pipeline, State, Wish, timer_key
 from daemon.core.transition import NEVER, evolve
 
 SOURCE: Final = "/rewarm/daemon"
-ARBITER: Final = "arbiter"
-OPERATOR: Final = "operator"
 
 UNANSWERED: Final = Decision(
     verdict="not_possible",
@@ -101,7 +101,7 @@ class _Reaction:
                 commands=decision.commands,
                 wakes=decision.wakes,
                 suppressed_by=suppressed_by,
-                run=next((run for command in decision.commands if (run := run_of_command(command))), None)
+                run=next((run for command in decision.commands if (run := run_of(command))), None)
                 or run_of(self.cause.event),
             ),
         )
@@ -145,14 +145,7 @@ class _Reaction:
             return
         obstacle = next((why for c in decision.commands if (why := sequence.applicable(pipeline, c))), None)
         if obstacle is not None:
-            suppressed = Decision(
-                verdict=decision.verdict,
-                reason=decision.reason,
-                inputs=decision.inputs,
-                thresholds=decision.thresholds,
-                wakes=decision.wakes,
-            )
-            self.decide(name, (label, proposal[1], suppressed), obstacle)
+            self.decide(name, (label, proposal[1], replace(decision, commands=())), obstacle)
             return
         self.decide(name, proposal)
         for event in sequence.consequences(pipeline, decision):
@@ -161,7 +154,7 @@ class _Reaction:
     def _advance(self, name: str) -> None:
         while (step := sequence.advance(self.state.pipelines[name])) is not None:
             if isinstance(step, Decision):
-                self.decide(name, ("sequence", 1, step))
+                self.decide(name, (SEQUENCE, 1, step))
                 for event in sequence.consequences(self.state.pipelines[name], step):
                     self.emit(name, event)
                 continue
@@ -341,7 +334,7 @@ def _keys(proposal: Proposal) -> list[str]:
     """Return the keys of the wishes that a proposal brings."""
     label, _, decision = proposal
     wanted = [command for command in decision.commands if isinstance(command, StartRun | ResumeRun)]
-    return [label if isinstance(command, StartRun) else resume_key(label) for command in wanted]
+    return [wish_key(label, command) for command in wanted]
 
 
 def _withdrawn(records: Sequence[Record], keys: Sequence[str]) -> str | None:
@@ -357,7 +350,7 @@ def _withdrawn(records: Sequence[Record], keys: Sequence[str]) -> str | None:
 def _stands(pipeline: Pipeline, proposal: Proposal) -> bool:
     for command in proposal[2].commands:
         if isinstance(command, StartRun | ResumeRun):
-            wish = pipeline.wishes.get(proposal[0] if isinstance(command, StartRun) else resume_key(proposal[0]))
+            wish = pipeline.wishes.get(wish_key(proposal[0], command))
             if wish is None or not wish.wants(command):
                 return False
     return True
@@ -369,8 +362,3 @@ def _says_something_new(pipeline: Pipeline, label: str, decision: Decision) -> b
         return True
     wakes = {timer_key(label, key): at for key, at in decision.wakes.items()}
     return any(pipeline.timers.get(key) != at and pipeline.fired.get(key, NEVER) < at for key, at in wakes.items())
-
-
-def run_of_command(command: object) -> str | None:
-    """Return the run that a command is about, if any."""
-    return getattr(command, "run", None)

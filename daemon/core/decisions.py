@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
@@ -11,6 +11,13 @@ from daemon.core.events import Numbers, Record
 
 if TYPE_CHECKING:
     from daemon.core.state import Pipeline
+
+
+OPERATOR: Final = "operator"
+SEQUENCE: Final = "sequence"
+ARBITER: Final = "arbiter"
+RESERVED: Final = (OPERATOR, SEQUENCE, ARBITER)
+"""The names under which rewarm itself decides; no policy may take them."""
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from daemon.core import arrivals
-from daemon.core.commands import RunStage, command_id
+from daemon.core.commands import ResumeRun, RunStage, StartRun, command_id
 from daemon.core.events import (
     CheckpointSaved,
     ModelEvaluated,
@@ -208,6 +208,11 @@ def run_event(pipeline: Pipeline, record: Record, event: RunEvent) -> Pipeline |
 def resume_key(policy: str) -> str:
     """Return the key of a policy's wish to take a run up again, beside its wish to start."""
     return f"{policy}:resume"
+
+
+def wish_key(policy: str, wanted: StartRun | ResumeRun) -> str:
+    """Return the key under which a policy's wish stands."""
+    return policy if isinstance(wanted, StartRun) else resume_key(policy)
 
 
 def _started(pipeline: Pipeline, record: Record, event: RunStarted) -> Pipeline | str:

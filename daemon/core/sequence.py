@@ -24,6 +24,7 @@ from daemon.core.events import (
     RunHeld,
     RunPreempted,
     RunSucceeded,
+    run_of,
 )
 from daemon.core.state import Pipeline, Run
 
@@ -67,7 +68,7 @@ def _carry_out(pipeline: Pipeline, command: AnyCommand, reason: str) -> list[Any
 
 def applicable(pipeline: Pipeline, command: AnyCommand) -> str | None:
     """Return why a command about a run cannot be carried out now, or None when it can."""
-    run = getattr(command, "run", None)
+    run = run_of(command)
     if run is None:
         return None
     living = {r.run for r in (pipeline.active, pipeline.held, pipeline.yielded) if r is not None}

@@ -18,6 +18,7 @@ from daemon.core.commands import (
     WithdrawWish,
     command_id,
 )
+from daemon.core.decisions import OPERATOR, SEQUENCE
 from daemon.core.events import (
     CheckpointSaved,
     ConfigurationChanged,
@@ -181,7 +182,7 @@ def _decided(pipeline: Pipeline, record: Record, event: DecisionMade) -> Pipelin
 
 def _wished(pipeline: Pipeline, record: Record, policy: str, command: str, wanted: StartRun | ResumeRun) -> Pipeline:
     """Let the wish stand; one that stands already keeps its age, and takes on what is wanted now."""
-    key = policy if isinstance(wanted, StartRun) else runs.resume_key(policy)
+    key = runs.wish_key(policy, wanted)
     standing = pipeline.wishes.get(key)
     if standing is not None:
         if standing.wants(wanted):
@@ -232,7 +233,7 @@ def _configured(state: State, event: ConfigurationChanged) -> State:
     pipelines = {name: replace(old, settings=None, wishes={}, timers={}) for name, old in state.pipelines.items()}
     for name, settings in event.pipelines.items():
         old = state.pipelines.get(name) or Pipeline(name=name)
-        known = {policy.name for policy in settings.policies} | {"operator", "sequence"}
+        known = {policy.name for policy in settings.policies} | {OPERATOR, SEQUENCE}
         pipelines[name] = replace(
             old,
             settings=settings,

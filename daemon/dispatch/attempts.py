@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from daemon.core.events import InterruptReason, StageInterrupted
+from daemon.core.plans import Limits
 from stages.run_folder import (
     Outcome,
     finished,
@@ -17,7 +18,6 @@ from stages.run_folder import (
     holder,
     kill_session,
     lines,
-    read_specification,
     write_atomically,
 )
 
@@ -78,15 +78,13 @@ def ask_to_stop(folder: Path, reason: str) -> None:
         write_atomically(folder / "stop", reason.encode())
 
 
-def overdue(folder: Path, attempt: Attempt, now: float) -> str | None:
+def overdue(folder: Path, attempt: Attempt, limits: Limits, now: float) -> str | None:
     """Return why a living attempt must be killed from outside: it is stopped or hung, or will not stop.
 
     The kernel's own alarm ends a hanging stage first; this heals what an alarm cannot (a stopped process).
     """
-    with contextlib.suppress(OSError, msgspec.MsgspecError):
-        patience = 2 * read_specification(folder).plan.limits.heartbeat
-        if attempt.silent_for > patience:
-            return "hang"
+    if attempt.silent_for > 2 * limits.heartbeat:
+        return "hang"
     with contextlib.suppress(OSError):
         if now - (folder / "stop").stat().st_mtime > STOP_GRACE:
             return "will not stop"

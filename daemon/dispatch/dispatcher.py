@@ -123,7 +123,7 @@ class Dispatcher:
         """Watch a living attempt: pass on a wish to stop, kill what is stuck."""
         if run.stop is not None:
             attempts.ask_to_stop(folder, run.stop)
-        why = attempts.overdue(folder, attempt, attempts.wall_clock())
+        why = attempts.overdue(folder, attempt, run.plan.limits, attempts.wall_clock())
         if why is not None:
             logger.warning("An attempt is killed.", extra={"folder": str(folder), "why": why})
             attempts.kill(folder)

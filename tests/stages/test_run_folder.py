@@ -221,3 +221,22 @@ def test_who_may_tell_what() -> None:
     assert known_kind("data.ingested")
     for kind in ("data.arrived", "decision.made", "run.started", "operator.requested", "nonsense"):
         assert not known_kind(kind)
+
+
+def test_an_outcome_file_that_has_not_changed_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked again and again, the file is read anew only after it has grown."""
+    reads: list[Path] = []
+    read = Path.read_bytes
+
+    def counted(path: Path) -> bytes:
+        reads.append(path)
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", counted)
+    path = tmp_path / "outcome.jsonl"
+    path.write_bytes(b"one\n")
+    assert [lines(tmp_path) for _ in range(3)] == [[b"one"]] * 3
+    with path.open("ab") as file:
+        file.write(b"two\nthr")
+    assert [lines(tmp_path) for _ in range(3)] == [[b"one", b"two"]] * 3
+    assert reads == [path, path]

@@ -9,6 +9,7 @@ from typing import get_args
 
 import msgspec
 
+from daemon.core.commands import AnyCommand
 from daemon.core.events.base import (
     Artefact,
     Comparison,
@@ -181,6 +182,6 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     text: bytes | None = None
 
 
-def run_of(event: AnyEvent) -> str | None:
-    """Return the run that an event belongs to, if any."""
-    return getattr(event, "run", None)
+def run_of(told: AnyEvent | AnyCommand) -> str | None:
+    """Return the run that an event or a command is about, if any."""
+    return getattr(told, "run", None)

@@ -129,7 +129,7 @@ def test_when_an_attempt_must_be_killed(
         attempts.ask_to_stop(tmp_path, "cancel")
         os.utime(tmp_path / "stop", (1000.0 - stopped_for, 1000.0 - stopped_for))
     seen = replace(look(tmp_path, 1000.0), silent_for=silent)
-    assert overdue(tmp_path, seen, 1000.0) == why
+    assert overdue(tmp_path, seen, plan.limits, 1000.0) == why
 
 
 def test_the_dead_are_buried_once(build: Build, tmp_path: Path) -> None:

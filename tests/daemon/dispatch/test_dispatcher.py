@@ -224,7 +224,7 @@ def test_a_stop_before_the_start_ends_the_attempt(bench: Bench) -> None:
 def test_what_hangs_is_killed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A living attempt that is overdue is killed; its lock is freed by that, and it is buried later."""
     killed: list[Path] = []
-    monkeypatch.setattr(attempts, "overdue", lambda folder, attempt, now: "hang")
+    monkeypatch.setattr(attempts, "overdue", lambda folder, attempt, limits, now: "hang")
     monkeypatch.setattr(attempts, "kill", killed.append)
     bench.folder.mkdir(parents=True)
     with hold(bench.folder):
