@@ -4,20 +4,18 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from daemon.core.arrivals import amount_of
+from daemon import dead_letters, whereabouts
+from daemon.core.arrivals import MAX_READMITTED, spans
 from daemon.core.errors import InputError
 from daemon.core.events import (
     AnyEvent,
     DataArrived,
-    DataIngested,
-    DataRejected,
     DataWithdrawn,
     ModelRejected,
     OperatorRequested,
 )
-from daemon.core.plans import Amount
-from daemon.core.state import State
-from daemon.door import Door, Offer
+from daemon.core.state import Pipeline, State
+from daemon.door import Door, Offer, local_path
 from daemon.journal.base import Reader, Transaction, scan_where
 
 Complete = Callable[[Transaction, State, Offer], AnyEvent]
@@ -31,28 +29,34 @@ def completer(door: Door, reader: Reader) -> Complete:
 
     def complete(transaction: Transaction, state: State, offer: Offer) -> AnyEvent:
         event = offer.event
-        if event is None or offer.pipeline is None:
-            if event is None:
-                raise InputError("malformed", "There is no event in this input.")
-            return event
+        if event is None:
+            raise InputError("malformed", "There is no event in this input.")
+        pipeline = state.pipelines.get(offer.pipeline) if offer.pipeline is not None else None
         match event:
             case DataArrived():
-                pipeline = state.pipelines.get(offer.pipeline)
                 domains = pipeline.domains if pipeline else {}
                 most = pipeline.settings.max_domains if pipeline and pipeline.settings else 1
                 return door.complete(event, domains, most)
+            case OperatorRequested(verb="drop") | OperatorRequested(verb="retry", dead_letter=int()):
+                return dead_letters.settle(reader, event, offer.pipeline, pipeline)
+            case _ if offer.pipeline is None:
+                return event
             case DataWithdrawn():
-                return _withdrawal(transaction, reader, offer.pipeline, event)
+                return _withdrawal(transaction, reader, offer.pipeline, pipeline, event)
             case OperatorRequested(verb="accept" | "withdraw"):
-                return _set_aside(reader, offer.pipeline, event)
+                return _set_aside(reader, offer.pipeline, pipeline, event)
+            case OperatorRequested(verb="adopt"):
+                return _adoption(door, state, offer.pipeline, event)
             case _:
                 return event
 
     return complete
 
 
-def _withdrawal(transaction: Transaction, reader: Reader, pipeline: str, event: DataWithdrawn) -> DataWithdrawn:
-    """Find the arrival that is withdrawn, and what it is counted as."""
+def _withdrawal(
+    transaction: Transaction, reader: Reader, pipeline: str, before: Pipeline | None, event: DataWithdrawn
+) -> DataWithdrawn:
+    """Find the arrival that is withdrawn, what it is counted as, and where."""
     found = transaction.find(event.arrival_source, event.arrival_id)
     record = transaction.record(found.position) if found else None
     if record is None or not isinstance(record.event, DataArrived) or record.pipeline != pipeline:
@@ -65,24 +69,45 @@ def _withdrawal(transaction: Transaction, reader: Reader, pipeline: str, event: 
         if isinstance(earlier.event, DataWithdrawn) and earlier.event.arrival == record.position:
             message = f"The arrival at position {record.position} was withdrawn at {earlier.position} already."
             raise InputError("withdrawn_already", message)
-    amount = amount_of(record.event)
-    for told in scan_where(reader, record.position, pipeline=pipeline, kinds=("data.ingested", "data.rejected")):
-        if isinstance(told.event, DataIngested) and told.event.arrival == record.position:
-            amount = told.event.amount
-        elif isinstance(told.event, DataRejected) and told.event.arrival == record.position:
-            amount = Amount()  # set aside by ingest: it is in no account that it could be taken out of
-    return replace(event, arrival=record.position, domain=record.event.domain, amount=amount)
+    account, amount = whereabouts.find(reader, record, before)
+    return replace(event, arrival=record.position, domain=record.event.domain, amount=amount, account=account)
 
 
-def _set_aside(reader: Reader, pipeline: str, event: OperatorRequested) -> OperatorRequested:
-    """Find the arrivals that a rejected candidate's run set aside."""
+def _adoption(door: Door, state: State, pipeline: str, event: OperatorRequested) -> OperatorRequested:
+    """Find the folder of the model, and what it has seen: the arrivals that are pending at this very position."""
+    if not event.model:
+        raise InputError("missing_model", "adopt needs the folder of the model: rewarm adopt PIPELINE FOLDER.")
+    folder = local_path(event.model, door.roots)
+    if not folder.exists():
+        raise InputError("file_missing", f"{folder} cannot be read: there is no such folder.")
+    if not folder.is_dir():
+        raise InputError("not_a_folder", f"{folder} is not a folder: name the one that holds model.safetensors.")
+    event = replace(event, model=str(folder))
+    before = state.pipelines.get(pipeline)
+    if event.trained_on == "nothing" or before is None or not before.pending:
+        return event
+    return replace(event, spans=spans(before, state.position), amounts=before.pending)
+
+
+def _set_aside(reader: Reader, pipeline: str, before: Pipeline | None, event: OperatorRequested) -> OperatorRequested:
+    """Find the arrivals that a rejected candidate's run set aside, once."""
     if not event.run:
         raise InputError("missing_run", f"{event.verb} needs the run whose arrivals are meant: --run RUN.")
     rejected = None
-    for record in scan_where(reader, 0, run=event.run, kinds=("model.rejected",)):
-        if isinstance(record.event, ModelRejected) and record.pipeline == pipeline:
-            rejected = record.event
+    for record in scan_where(reader, 0, run=event.run, kinds=("model.rejected", "operator.requested")):
+        match record.event:
+            case ModelRejected() if record.pipeline == pipeline:
+                rejected = record.event
+            case OperatorRequested(verb="accept" | "withdraw" as verb) if rejected is not None:
+                was = {"accept": "accepted", "withdraw": "withdrawn"}[verb]
+                message = f"What run {event.run} set aside was {was} at position {record.position} already."
+                raise InputError("resolved_already", message)
+            case _:
+                pass
     if rejected is None:
         message = f"Run {event.run!r} of {pipeline} has set nothing aside: only a rejected candidate's run does."
         raise InputError("nothing_set_aside", message)
+    if event.verb == "accept" and before and len(before.readmitted) + len(rejected.spans) > MAX_READMITTED:
+        message = f"{len(before.readmitted)} spans wait for their next run already: accept it after that."
+        raise InputError("too_many_readmitted", message)
     return replace(event, spans=rejected.spans, amounts=rejected.amounts)

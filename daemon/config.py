@@ -3,33 +3,36 @@
 import difflib
 import hashlib
 import os
+import re
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, Self, Union, cast, get_args, get_origin
+from typing import Annotated, Any, Union, cast, get_args, get_origin
 
 import msgspec
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+from pydantic import BaseModel, ValidationError
+from pydantic_settings import SettingsError
 
 from daemon.core.errors import ConfigurationError
 from daemon.core.events import ConfigurationChanged, PipelineSettings, PolicySettings
 from daemon.core.plans import ModelSettings
-from policies import AnyPolicy
-from stages import STAGES
+from daemon.settings import PREFIX, NotifySettings, Settings, TlsSettings, TokenSettings
 
-PREFIX = "REWARM_"
+BOOL = "tag:yaml.org,2002:bool"
 SEARCHED = (Path("rewarm.yaml"), Path("/etc/rewarm/rewarm.yaml"))
-NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class _Loader(yaml.SafeLoader):
-    """A safe loader that refuses a key that is there twice: the earlier one would be lost without a word."""
+    """A safe loader that refuses a key that is there twice: the earlier one would be lost without a word.
+
+    Of YAML 1.2 it has what is a truth value: `on`, `off`, `yes` and `no` are words, for `on` is a key of ours.
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - the library's own attribute
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != BOOL]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002 - the library's signature
         seen: set[object] = set()
@@ -43,116 +46,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-def _sqlite(url: str) -> str:
-    if not url.startswith("sqlite:///"):
-        message = "must begin with sqlite:///"
-        raise ValueError(message)
-    return url
-
-
-def _stage(name: str) -> str:
-    module, colon, attribute = name.partition(":")
-    if name not in STAGES and not (colon and module and attribute.isidentifier()):
-        message = f"is no stage; known stages: {', '.join(STAGES)}, or your own as 'package.module:Class'"
-        raise ValueError(message)
-    return name
-
-
-class MlflowSettings(_Model):
-    """Where the recorder writes; without a tracking URI nothing is recorded."""
-
-    tracking_uri: str | None = "sqlite:///var/mlflow.db"
-
-
-class HttpSettings(_Model):
-    """Where health, metrics and state are served; port 0 takes a free one, `enabled: false` serves nothing."""
-
-    enabled: bool = True
-    host: str = "127.0.0.1"
-    port: int = Field(default=8420, ge=0, le=65535)
-
-
-class SpoolSettings(_Model):
-    """A folder into which events are renamed, one JSON a file or a line."""
-
-    kind: Literal["spool"] = "spool"
-    path: Path
-
-
-class ExecutorSettings(_Model):
-    """How many runs at once, and whether a warm worker starts their stages (0: a fresh process each)."""
-
-    kind: Literal["local"] = "local"
-    slots: int = Field(default=1, ge=1, le=64)
-    warm_workers: int = Field(default=1, ge=0, le=1)
-    threads: int = Field(default=0, ge=0, description="threads of a stage; 0: all cores")
-
-
-class LlamaSettings(_Model):
-    """The built-in decoder."""
-
-    kind: Literal["llama"] = "llama"
-    preset: str = Field(default="nano", pattern=r"^[a-z0-9_-]+$")
-
-
-class PipelineConfiguration(_Model):
-    """One model kept fresh."""
-
-    model: LlamaSettings = LlamaSettings()
-    stages: tuple[Annotated[str, AfterValidator(_stage)], ...] = Field(default=tuple(STAGES), min_length=1)
-    policies: tuple[AnyPolicy, ...] = ()
-    priority: int = 0
-    max_domains: int = Field(default=64, ge=1, le=1000)
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        labels = [policy.label for policy in self.policies]
-        twice = sorted({label for label in labels if labels.count(label) > 1})
-        if twice:
-            message = f"two policies are called {twice[0]!r}; give one of them another `name`"
-            raise ValueError(message)
-        if len(set(self.stages)) != len(self.stages):
-            message = "a stage is named twice"
-            raise ValueError(message)
-        needs = {"probe": ("ingest",), "train": ("ingest",), "evaluate": ("train",), "promote": ("evaluate",)}
-        for stage, earlier in needs.items():
-            for other in earlier:
-                if stage in self.stages and other not in self.stages[: self.stages.index(stage)]:
-                    message = f"stage {stage!r} needs {other!r} before it"
-                    raise ValueError(message)
-        return self
-
-
-class Settings(BaseSettings):
-    """Everything; relative paths count from the configuration file's folder."""
-
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX,
-        env_nested_delimiter="__",
-        extra="forbid",
-        frozen=True,
-        nested_model_default_partial_update=True,
-    )
-    journal: Annotated[str, AfterValidator(_sqlite)] = "sqlite:///var/journal.db"
-    mlflow: MlflowSettings = MlflowSettings()
-    state: Path = Path("var")
-    http: HttpSettings = HttpSettings()
-    roots: tuple[Path, ...] = (Path("var/inbox"),)
-    sources: tuple[SpoolSettings, ...] = (SpoolSettings(path=Path("var/spool")),)
-    executor: ExecutorSettings = ExecutorSettings()
-    pipelines: dict[Annotated[str, Field(pattern=NAME)], PipelineConfiguration] = {}
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 - the library's signature
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the library's signature
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the library's signature
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment goes before the file; nothing else counts."""
-        return env_settings, init_settings
+_Loader.add_implicit_resolver(BOOL, re.compile(r"(?i:true|false)$"), list("tTfF"))
 
 
 class Configuration(msgspec.Struct, frozen=True, kw_only=True):
@@ -165,6 +59,9 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     state: Path
     roots: tuple[Path, ...]
     spools: tuple[Path, ...]
+    tls: TlsSettings | None
+    tokens: tuple[TokenSettings, ...]
+    notify: tuple[NotifySettings, ...]
 
     def changed(self) -> ConfigurationChanged:
         """Return the fact that tells the journal what policies and the fold depend on."""
@@ -177,6 +74,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
                         kind=policy.kind,
                         version=policy.version,
                         configuration=policy.model_dump_json(by_alias=True),
+                        schedule=policy.ticks,
                     )
                     for policy in pipeline.policies
                 ),
@@ -240,6 +138,14 @@ def _absolute(settings: Settings, file: Path | None, base: Path) -> Configuratio
         state=base / settings.state,
         roots=tuple(base / root for root in settings.roots),
         spools=tuple(base / source.path for source in settings.sources),
+        tls=None
+        if settings.http.tls is None
+        else TlsSettings(certificate=base / settings.http.tls.certificate, key=base / settings.http.tls.key),
+        tokens=tuple(token.model_copy(update={"file": base / token.file}) for token in settings.tokens),
+        notify=tuple(
+            target.model_copy(update={"secret_file": target.secret_file and base / target.secret_file})
+            for target in settings.notify
+        ),
     )
 
 
@@ -249,7 +155,8 @@ def _explain(file: Path | None, problem: Any) -> str:  # noqa: ANN401 - pydantic
     if problem["type"] == "extra_forbidden":
         message = _unknown(problem["loc"][:-1], str(problem["loc"][-1]))
     elif problem["type"] not in {"missing", "union_tag_invalid", "union_tag_not_found"}:
-        message = f"{message} (it is {problem['input']!r})"
+        given = problem["input"]
+        message = message if isinstance(given, dict | BaseModel) else f"{message} (it is {given!r})"
     variable = PREFIX + "__".join(str(part) for part in problem["loc"]).upper()
     place = f"the environment ({variable})" if variable in os.environ else file or "the environment"
     return f"{place}: {where}: {message}."

@@ -2,9 +2,10 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 import msgspec
@@ -16,6 +17,7 @@ from daemon.core.events import EVENTS, AnyEvent, DataArrived, DataWithdrawn, Ope
 from daemon.journal.base import Cursor, digest
 
 MAX_BYTES = 1 << 20
+SPECVERSION = "1.0"
 OWN_SOURCES = "/rewarm/"
 REJECTED_SOURCE = "/rewarm/door"
 REFUSED = "refused:"
@@ -36,6 +38,19 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     data: msgspec.Raw = msgspec.Raw(b"{}")
 
 
+class Letter(msgspec.Struct, frozen=True, kw_only=True):
+    """A text as a source received it: where from, what to call it without an id, and who stands behind it.
+
+    Without an `id` of the source's own the event must bring one.
+    """
+
+    text: bytes
+    where: str
+    source: str
+    id: str | None = None
+    by: str | None = None
+
+
 class Offer(msgspec.Struct, frozen=True, kw_only=True):
     """One input on its way into the journal: an event, or the reason why it is none."""
 
@@ -48,23 +63,28 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     time: datetime | None = None
     text: bytes | None = None
     refusal: tuple[str, str] | None = None
+    letter: Letter | None = None
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of an offer: the position of its record, of the one that it repeats, or of its dead letter."""
+
+    outcome: Literal["accepted", "duplicate", "dead_letter"]
+    position: int
+    reason: str = ""
+    message: str = ""
+
+
+Reply = Callable[[Sequence[Answer] | None], None]
+"""Told once what became of an input's offers, after the commit; None: it did not get in, the daemon is stopping."""
 
 
 class Input(msgspec.Struct, frozen=True, kw_only=True):
-    """Offers that enter in one transaction, and the cursor step that goes with them."""
+    """Offers that enter in one transaction, the cursor step that goes with them, and who waits for an answer."""
 
     offers: tuple[Offer, ...]
     cursor: Cursor | None = None
-
-
-class Letter(msgspec.Struct, frozen=True, kw_only=True):
-    """A text as a source received it: where from, what to call it without an id, and who stands behind it."""
-
-    text: bytes
-    where: str
-    source: str
-    id: str
-    by: str | None = None
+    reply: Reply | None = None
 
 
 class Door(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,27 +127,36 @@ class Door(msgspec.Struct, frozen=True, kw_only=True):
         envelope = _envelope(letter.text)
         event = self._event(envelope, letter)
         if envelope.specversion is not None:
+            if envelope.specversion != SPECVERSION:
+                raise InputError(
+                    "wrong_envelope", f"CloudEvents has version {SPECVERSION}, not {envelope.specversion!r}."
+                )
             missing = [name for name in ("id", "source") if not getattr(envelope, name)]
             if missing:
                 raise InputError(f"missing_{missing[0]}", f"A CloudEvent needs {' and '.join(missing)}.")
+        identity = envelope.id or letter.id
+        if not identity:
+            raise InputError(
+                "missing_id", "The event has no id: without one it would count again when it is sent again."
+            )
         if (envelope.source or "").startswith(OWN_SOURCES):
             raise InputError("forbidden_source", f"Sources under {OWN_SOURCES} are rewarm's own; use another one.")
         pipeline = envelope.subject
-        if pipeline not in self.pipelines:
+        if pipeline not in self.pipelines and not (pipeline is None and _is_global(event)):
             known = ", ".join(sorted(self.pipelines)) or "none"
             raise InputError(
                 "unknown_pipeline", f"The subject must be a configured pipeline, it is {pipeline!r}; known: {known}."
             )
-        identified = bool(envelope.id and envelope.source)
         return Offer(
-            source=(envelope.source if identified else None) or letter.source,
-            id=(envelope.id if identified else None) or letter.id,
+            source=(envelope.source if envelope.id else None) or letter.source,
+            id=identity,
             where=letter.where,
             digest=digest(f"{pipeline} {event.kind} ".encode() + encode(event)),
             event=event,
             pipeline=pipeline,
             time=_time(envelope.time),
             text=letter.text,
+            letter=letter,
         )
 
     def _event(self, envelope: Envelope, letter: Letter) -> AnyEvent:
@@ -141,7 +170,8 @@ class Door(msgspec.Struct, frozen=True, kw_only=True):
                 "forbidden_kind", f"{kind} is told by rewarm alone; from outside: {', '.join(OUTSIDE_KINDS)}."
             )
         if origin == "operator" and letter.by is None:
-            raise InputError("not_an_operator", f"{kind} is not accepted here; send it over the spool.")
+            message = f"{kind} needs somebody: send it by the spool, or by HTTP with a token of scope operate."
+            raise InputError("not_an_operator", message)
         version = int(matched["version"] or EVENTS[kind].version) if matched else 1
         try:
             event = decode(kind, version, bytes(envelope.data))
@@ -156,15 +186,21 @@ class Door(msgspec.Struct, frozen=True, kw_only=True):
                 return event
 
 
+def _is_global(event: AnyEvent) -> bool:
+    """Return whether an event may concern no pipeline: a dead letter need not have one."""
+    return isinstance(event, OperatorRequested) and event.verb in {"retry", "drop"} and event.dead_letter is not None
+
+
 def refuse(letter: Letter, error: InputError) -> Offer:
     """Return the dead letter that a text becomes."""
     return Offer(
         source=REJECTED_SOURCE,
-        id=f"{letter.source}#{letter.id}",
+        id=f"{letter.source}#{letter.id or digest(letter.text).hex()}",
         where=letter.where,
         digest=digest(letter.text),
         text=letter.text[:MAX_BYTES],
         refusal=(error.reason, str(error)),
+        letter=letter,
     )
 
 

@@ -1,10 +1,14 @@
 """The state as the journal tells it: from the newest good snapshot, then record by record."""
 
+from collections.abc import Callable
+
 import msgspec
 
 from daemon.core.state import State, fingerprint, load
 from daemon.core.transition import REDUCER_VERSION, evolve
 from daemon.journal.base import Reader, scan
+
+TICK_RECORDS = 1000
 
 
 class Restored(msgspec.Struct, frozen=True, kw_only=True):
@@ -15,8 +19,8 @@ class Restored(msgspec.Struct, frozen=True, kw_only=True):
     skipped: tuple[str, ...] = ()
 
 
-def restore(reader: Reader, *, use_snapshots: bool = True) -> Restored:
-    """Return the state at the journal's head.
+def restore(reader: Reader, *, use_snapshots: bool = True, tick: Callable[[], None] = lambda: None) -> Restored:
+    """Return the state at the journal's head; `tick` is called every now and then, and may end it by raising.
 
     A snapshot whose hash does not match, that does not parse or that lies beyond the head is skipped; one of
     another reducer version is not even asked for, so a new reducer folds from the start.
@@ -35,5 +39,7 @@ def restore(reader: Reader, *, use_snapshots: bool = True) -> Restored:
             continue
         break
     for record in scan(reader, begun):
+        if record.position % TICK_RECORDS == 0:
+            tick()
         state = evolve(state, record)
     return Restored(state=state, snapshot=begun, skipped=tuple(skipped))

@@ -1,8 +1,10 @@
 """What all policies share: a frozen pydantic value whose fields are its configuration."""
 
 from abc import abstractmethod
-from datetime import timedelta
-from typing import Annotated, ClassVar
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import Annotated, Any, ClassVar, Self
 
 from msgspec.structs import replace
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -19,11 +21,12 @@ from daemon.core.events import (
     ModelRolledBack,
     OperatorRequested,
     Record,
+    ScheduleSettings,
     StageSucceeded,
     TimerFired,
 )
 from daemon.core.plans import Intent, Limits, Schedule, ScheduleKind, Training
-from daemon.core.state import Pipeline
+from daemon.core.state import Pipeline, stands
 
 RECONSIDERED = (
     DataArrived,
@@ -59,10 +62,22 @@ class BasePolicy(BaseModel):
     version: ClassVar[int] = 1
     name: Name | None = None
 
-    @property
+    @cached_property
     def label(self) -> str:
         """The policy's name in its pipeline."""
         return self.name or str(getattr(self, "kind", ""))
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy that derives anew what is derived from the fields: `update` may change them."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in [name for name in copied.__dict__ if name not in type(self).model_fields]:
+            del copied.__dict__[name]
+        return copied
+
+    @property
+    def ticks(self) -> ScheduleSettings | None:
+        """When the clock shall tell it `schedule.fired`, if ever."""
+        return None
 
     @abstractmethod
     def decide(self, state: Pipeline, record: Record) -> Decision | None:
@@ -138,17 +153,39 @@ class Starting(BasePolicy):
         """Return whether this policy's wish to start is waiting."""
         return self.label in state.wishes
 
-    def due(self, state: Pipeline, record: Record, decision: Decision, intent: Intent) -> Decision:
-        """Return `decision` with the wish to start `intent`."""
-        expires_at = record.recorded_at + self.expires_after if self.expires_after else None
-        wanted = replace(
+    def whole(self, intent: Intent) -> Intent:
+        """Return the intent with what this policy's configuration says of every run."""
+        return replace(
             intent,
             epochs=self.training.epochs,
             max_tokens=self.training.max_tokens,
             limits=self.limits.limits(),
             priority=self.priority,
-            expires_at=expires_at,
         )
+
+    def repeats(
+        self,
+        state: Pipeline,
+        record: Record,
+        verdict: str,
+        wakes: Mapping[str, datetime],
+        intent: Intent | None = None,
+    ) -> bool:
+        """Return whether deciding so would store nothing: the verdict stands, and so does the wish, or there is none.
+
+        `intent` is the whole one that is wished for, None where nothing is. The numbers may have changed: `opinion`
+        tells them. A person's request is always answered.
+        """
+        if isinstance(record.event, OperatorRequested):
+            return False
+        wish = state.wishes.get(self.label)
+        same = wish is None if intent is None else wish is not None and wish.wants(StartRun(intent=intent))
+        return same and stands(state, self.label, verdict, wakes)
+
+    def due(self, state: Pipeline, record: Record, decision: Decision, intent: Intent) -> Decision:
+        """Return `decision` with the wish to start `intent`."""
+        expires_at = record.recorded_at + self.expires_after if self.expires_after else None
+        wanted = replace(self.whole(intent), expires_at=expires_at)
         return replace(decision, commands=(StartRun(intent=wanted),))
 
     def not_due(self, state: Pipeline, decision: Decision) -> Decision:

@@ -1,5 +1,7 @@
 """Continue the champion on new data: re-warm, replay the past, re-decay (Ibrahim et al. 2024, arXiv 2403.08763)."""
 
+from datetime import datetime
+from functools import cached_property
 from typing import Annotated, ClassVar, Literal, Self
 
 from msgspec.structs import replace
@@ -8,8 +10,8 @@ from pydantic import Field, model_validator
 from daemon.core.commands import FixPlan
 from daemon.core.decisions import Decision, rounded
 from daemon.core.events import Numbers, Record
-from daemon.core.plans import Intent, budget, tokens
-from daemon.core.state import Pipeline, Run, free_amounts, free_tokens
+from daemon.core.plans import Intent, Training, budget, tokens
+from daemon.core.state import Pipeline, Run, free_arrivals, free_tokens
 from policies.base import RECONSIDERED, Period, Starting, blocked, finished_stage
 
 AGE = "age"
@@ -44,7 +46,9 @@ class RewarmReplay(Starting):
     def decide(self, state: Pipeline, record: Record) -> Decision | None:
         """Return the wish to start, or the plan once the probe has spoken."""
         if isinstance(record.event, RECONSIDERED):
-            return self.opinion(state, record)
+            verdict, wakes = self._weigh(state, record.recorded_at)
+            wanted = self._wanted(state) if verdict == "due" else None
+            return None if self.repeats(state, record, verdict, wakes, wanted) else self.opinion(state, record)
         run = state.active
         if run is not None and run.policy == self.label and finished_stage(record, "probe"):
             return self._fix(run)
@@ -52,38 +56,56 @@ class RewarmReplay(Starting):
 
     def opinion(self, state: Pipeline, record: Record) -> Decision:
         """Return whether an increment is due, with the numbers."""
-        waiting = free_tokens(state)
-        arrivals = sum(amount.arrivals for amount in free_amounts(state).values())
-        oldest = state.waiting_since if arrivals else None
+        verdict, wakes = self._weigh(state, record.recorded_at)
+        waiting, arrivals = free_tokens(state), free_arrivals(state)
         thresholds: Numbers = {"tokens": self.after_tokens}
         inputs: Numbers = {"tokens": waiting, "arrivals": arrivals}
         if self.max_age is not None:
+            oldest = state.waiting_since if arrivals else None
             thresholds["age_seconds"] = self.max_age.total_seconds()
             inputs["age_seconds"] = rounded((record.recorded_at - oldest).total_seconds()) if oldest else None
-        if blocked(state):
+        if verdict == "blocked":
             reason = f"The last run over this data {state.last.outcome if state.last else 'failed'}; new data or retry."
-            return self.not_due(state, Decision(verdict="blocked", reason=reason, inputs=inputs, thresholds=thresholds))
-        aged = self.max_age is not None and oldest is not None and record.recorded_at >= oldest + self.max_age
-        if arrivals and (waiting >= self.after_tokens or aged):
-            first = state.champion is None
-            what = "a base training" if first else "an increment"
+        elif verdict == "due":
+            what = "a base training" if state.champion is None else "an increment"
             why = f"{waiting:,} new tokens wait" if waiting >= self.after_tokens else f"data waited {self.max_age}"
-            decision = Decision(verdict="due", reason=f"{why}: {what} is due.", inputs=inputs, thresholds=thresholds)
-            return self.due(state, record, decision, self._intent(state))
-        wakes = {AGE: oldest + self.max_age} if oldest and self.max_age else {}
-        reason = f"{waiting:,} of {self.after_tokens:,} new tokens wait."
-        decision = Decision(verdict="waiting", reason=reason, inputs=inputs, thresholds=thresholds, wakes=wakes)
+            reason = f"{why}: {what} is due."
+        else:
+            reason = f"{waiting:,} of {self.after_tokens:,} new tokens wait."
+        decision = Decision(verdict=verdict, reason=reason, inputs=inputs, thresholds=thresholds, wakes=wakes)
+        if verdict == "due":
+            return self.due(state, record, decision, self._wanted(state))
         return self.not_due(state, decision)
 
-    def _intent(self, state: Pipeline) -> Intent:
-        first = state.champion is None
-        schedule = self.training.schedule(self.schedule, first=first)
-        replay = 0.05 if self.replay == "auto" else self.replay
-        return Intent(
-            kind="base" if first else "increment",
-            start="scratch" if first else "champion",
-            training=self.training.training(schedule, replay),
-        )
+    def _weigh(self, state: Pipeline, now: datetime) -> tuple[str, dict[str, datetime]]:
+        """Return the verdict, and when to be asked again."""
+        if blocked(state):
+            return "blocked", {}
+        enough = free_tokens(state) >= self.after_tokens
+        if not enough and self.max_age is None:
+            return "waiting", {}
+        if not free_arrivals(state):
+            return "waiting", {}
+        if enough:
+            return "due", {}
+        if self.max_age is None or state.waiting_since is None:
+            return "waiting", {}
+        aged = state.waiting_since + self.max_age
+        return ("due", {}) if now >= aged else ("waiting", {AGE: aged})
+
+    def _wanted(self, state: Pipeline) -> Intent:
+        return self._intents[state.champion is None]
+
+    @cached_property
+    def _intents(self) -> tuple[Intent, Intent]:
+        """The whole intents of an increment and of a base training; the share is a draft until the probe has spoken."""
+        share = 0.05 if self.replay == "auto" else self.replay
+
+        def training(*, first: bool) -> Training:
+            return self.training.training(self.training.schedule(self.schedule, first=first), share)
+
+        increment = Intent(kind="increment", start="champion", training=training(first=False))
+        return self.whole(increment), self.whole(Intent(kind="base", start="scratch", training=training(first=True)))
 
     def _fix(self, run: Run) -> Decision:
         replay, rule = self._share(run)

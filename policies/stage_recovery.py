@@ -17,6 +17,7 @@ from daemon.core.events import (
     StageInterrupted,
     TimerFired,
 )
+from daemon.core.runs import DRAINED
 from daemon.core.state import Pipeline, Run
 from policies.base import BasePolicy, Period
 
@@ -50,6 +51,8 @@ class StageRecovery(BasePolicy):
             return self._watch(run, record.event)
         if run is None or run.order is not None or run.done or run.stop is not None or not run.failures.total:
             return None
+        if run.failures.last == DRAINED:
+            return None  # the daemon stopped it, and orders it again
         match record.event:
             case TimerFired() if record.event.policy == self.label and record.event.key == run.run:
                 return self._retry(run)

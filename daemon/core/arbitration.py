@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from daemon.core import sequence
 from daemon.core.commands import CancelRun, PreemptRun, ResumeRun, StartRun, WithdrawWish
-from daemon.core.decisions import ARBITER, OPERATOR, SEQUENCE, Decision, Policies, Policy
+from daemon.core.decisions import ARBITER, OPERATOR, SEQUENCE, Decision, Policies
 from daemon.core.drafts import draft
 from daemon.core.events import (
     TERMINAL,
@@ -26,6 +26,7 @@ from daemon.core.events import (
     RunCancelled,
     RunResumed,
     RunStarted,
+    ScheduleFired,
     StageEvent,
     StageSucceeded,
     TimerFired,
@@ -33,8 +34,8 @@ from daemon.core.events import (
 )
 from daemon.core.operator import answer
 from daemon.core.runs import wish_key
-from daemon.core.state import Pipeline, State, Wish, timer_key
-from daemon.core.transition import NEVER, evolve
+from daemon.core.state import Pipeline, State, Wish, stands, timer_key
+from daemon.core.transition import evolve
 
 SOURCE: Final = "/rewarm/daemon"
 
@@ -49,23 +50,22 @@ Proposal = tuple[str, int, Decision]
 def react(state: State, record: Record, policies: Policies) -> tuple[State, list[Record]]:
     """Return the state after all that follows from `record` (folded into `state` already), and those records."""
     reaction = _Reaction(state, record)
-    for name in _concerned(state, record):
-        reaction.pipeline(name, policies)
-    if record.pipeline is not None or isinstance(record.event, ConfigurationChanged | DaemonStarted):
-        reaction.grant()
-    return reaction.state, reaction.records
-
-
-def _concerned(state: State, record: Record) -> list[str]:
     if record.pipeline is not None:
-        return [record.pipeline] if record.pipeline in state.pipelines else []
-    if isinstance(record.event, ConfigurationChanged | DaemonStarted):
-        return sorted(state.pipelines)
-    return []
+        if record.pipeline in state.pipelines:
+            reaction.pipeline(record.pipeline, policies)
+    elif isinstance(record.event, ConfigurationChanged | DaemonStarted):
+        for name in sorted(state.pipelines):
+            reaction.pipeline(name, policies)
+    else:
+        return state, []
+    reaction.grant()
+    return reaction.state, reaction.records
 
 
 class _Reaction:
     """The records that one fact brings, and the state as it grows with them."""
+
+    __slots__ = ("cause", "records", "state")
 
     def __init__(self, state: State, cause: Record) -> None:
         self.state = state
@@ -108,31 +108,38 @@ class _Reaction:
 
     def pipeline(self, name: str, policies: Policies) -> None:
         """Ask everyone who has a say in a pipeline, and record what follows."""
-        proposals = self._proposals(name, policies)
-        starters = [p for p in proposals if _starts(p[2])]
-        others = [p for p in proposals if not _starts(p[2])]
-        for proposal in sorted(others, key=lambda p: not any(isinstance(c, CancelRun) for c in p[2].commands)):
-            self._immediate(name, proposal)
+        starters = []
+        if proposals := self._proposals(name, policies):
+            starters = [p for p in proposals if _starts(p[2])]
+            others = [p for p in proposals if not _starts(p[2])]
+            for proposal in sorted(others, key=lambda p: not any(isinstance(c, CancelRun) for c in p[2].commands)):
+                self._immediate(name, proposal)
         self._advance(name)
-        self._wish(name, starters)
+        advanced = len(self.records)
+        if starters:
+            self._wish(name, starters)
         self._stale(name)
-        self._advance(name)
+        if len(self.records) > advanced:
+            self._advance(name)
 
     def _proposals(self, name: str, policies: Policies) -> list[Proposal]:
-        pipeline = self.state.pipelines[name]
+        pipeline, cause = self.state.pipelines[name], self.cause
+        asked = cause.event if isinstance(cause.event, OperatorRequested) else None
         found: list[Proposal] = []
-        if isinstance(self.cause.event, OperatorRequested):
-            decision = answer(pipeline, self.cause.event)
+        if asked is not None:
+            decision = answer(pipeline, asked)
             if decision is not None:
                 found.append((OPERATOR, 1, decision))
-        if pipeline.settings is None or not _counted(pipeline, self.cause.event):
+        if pipeline.settings is None or not _counted(pipeline, cause.event):
             return found
         for policy in policies.get(name, ()):
-            decision = _ask(policy, pipeline, self.cause)
+            try:
+                decision = policy.decide(pipeline, cause)
+            except Exception as error:  # noqa: BLE001 - a user's policy may raise anything
+                decision = _raised(error, cause.event)
             if decision is not None:
                 found.append((policy.label, policy.version, decision))
-        asked = isinstance(self.cause.event, OperatorRequested) and self.cause.event.verb == "retrain"
-        if asked and not any(_starts(decision) for _, _, decision in found):
+        if asked is not None and asked.verb == "retrain" and not any(_starts(decision) for _, _, decision in found):
             found.append((OPERATOR, 1, UNANSWERED))
         return found
 
@@ -140,7 +147,7 @@ class _Reaction:
         label, _, decision = proposal
         pipeline = self.state.pipelines[name]
         if not decision.commands:
-            if label == OPERATOR or _says_something_new(pipeline, label, decision):
+            if label == OPERATOR or not stands(pipeline, label, decision.verdict, decision.wakes):
                 self.decide(name, proposal)  # a person is answered every time
             return
         obstacle = next((why for c in decision.commands if (why := sequence.applicable(pipeline, c))), None)
@@ -162,7 +169,7 @@ class _Reaction:
 
     def _wish(self, name: str, starters: Sequence[Proposal]) -> None:
         standing = self.state.pipelines[name]
-        fresh = [p for p in starters if not _stands(standing, p) or _says_something_new(standing, p[0], p[2])]
+        fresh = [p for p in starters if not _stands(standing, p)]
         if not fresh:
             return
         trial = _Reaction(self.state, self.cause)
@@ -277,53 +284,60 @@ class _Reaction:
 
 def _counted(pipeline: Pipeline, event: AnyEvent) -> bool:
     """Return whether the fold took the fact in: policies are not asked about outcomes of an attempt that is past."""
+    if isinstance(event, StageEvent):
+        run = pipeline.active
+        if run is None or event.run != run.run or event.stage != run.stage:
+            return False
+        if event.attempt != run.attempts.get(run.stage):
+            return False
+        return run.order is not None or (isinstance(event, TERMINAL) and run.done == isinstance(event, StageSucceeded))
     if isinstance(event, TimerFired):
         return timer_key(event.policy, event.key) not in pipeline.timers
-    if not isinstance(event, StageEvent):
-        return True
-    run = pipeline.active
-    if run is None or (event.run, event.stage, event.attempt) != (run.run, run.stage, run.attempts.get(run.stage)):
-        return False
-    return run.order is not None or (isinstance(event, TERMINAL) and run.done == isinstance(event, StageSucceeded))
+    if isinstance(event, ScheduleFired):
+        schedule = pipeline.schedules.get(event.policy)
+        return schedule is not None and schedule.last == event.scheduled_for
+    return True
 
 
 def _choose(state: State, now: datetime) -> tuple[str, str, Wish] | None:
     """Return the next wish to act on: expired ones first, then by priority and age; in a pipeline by `_rank`."""
-    active = sum(1 for pipeline in state.pipelines.values() if pipeline.active is not None)
+    wishing = [name for name, pipeline in state.pipelines.items() if pipeline.wishes and pipeline.settings is not None]
+    if not wishing:
+        return None
     waiting = []
-    for name in sorted(state.pipelines):
+    for name in sorted(wishing):
         pipeline = state.pipelines[name]
-        if not pipeline.wishes or pipeline.settings is None:
-            continue
         for key in sorted(pipeline.wishes):
             if pipeline.wishes[key].expires(now):
                 return name, key, pipeline.wishes[key]
-        if pipeline.active is not None or pipeline.paused is not None:
+        if pipeline.active is not None or pipeline.paused is not None or pipeline.settings is None:
             continue
         key = min(pipeline.wishes, key=lambda k: _rank(pipeline, pipeline.wishes[k]))
         waiting.append((-pipeline.settings.priority, pipeline.wishes[key].since, name, key))
-    if not waiting or active >= state.slots:
+    if not waiting:
+        return None
+    active = sum(1 for pipeline in state.pipelines.values() if pipeline.active is not None)
+    if active >= state.slots:
         return None
     _, _, name, key = min(waiting)
     return name, key, state.pipelines[name].wishes[key]
 
 
 def _rank(pipeline: Pipeline, wish: Wish) -> tuple[bool, int, int, int]:
-    """Passed over once goes first, then priority, then the configured order, then age."""
+    """An adoption goes first, then what was passed over once, then priority, the configured order, and age."""
     names = [policy.name for policy in pipeline.settings.policies] if pipeline.settings else []
     order = names.index(wish.policy) if wish.policy in names else -1
+    if wish.intent is not None and wish.intent.kind == "adopt":
+        return False, -1, 0, wish.since  # whatever else started would make a first champion in its stead
     if wish.passed_over:
         return False, 0, 0, wish.since
     return True, -wish.priority, order, wish.since
 
 
-def _ask(policy: Policy, pipeline: Pipeline, cause: Record) -> Decision | None:
-    """Return a policy's answer; one that raises has none, and says so: it must not stop everybody else."""
-    try:
-        return policy.decide(pipeline, cause)
-    except Exception as error:  # noqa: BLE001 - a user's policy may raise anything
-        reason = f"The policy raised {type(error).__name__}: {error}"[:1000]
-        return Decision(verdict="raised", reason=reason, inputs={"event": cause.event.kind})
+def _raised(error: Exception, event: AnyEvent) -> Decision:
+    """Return what stands for the answer of a policy that raised: it must not stop everybody else."""
+    reason = f"The policy raised {type(error).__name__}: {error}"[:1000]
+    return Decision(verdict="raised", reason=reason, inputs={"event": event.kind})
 
 
 def _starts(decision: Decision) -> bool:
@@ -348,17 +362,11 @@ def _withdrawn(records: Sequence[Record], keys: Sequence[str]) -> str | None:
 
 
 def _stands(pipeline: Pipeline, proposal: Proposal) -> bool:
-    for command in proposal[2].commands:
+    """Return whether the wish is there already, and was told as it is told now."""
+    label, _, decision = proposal
+    for command in decision.commands:
         if isinstance(command, StartRun | ResumeRun):
-            wish = pipeline.wishes.get(wish_key(proposal[0], command))
+            wish = pipeline.wishes.get(wish_key(label, command))
             if wish is None or not wish.wants(command):
                 return False
-    return True
-
-
-def _says_something_new(pipeline: Pipeline, label: str, decision: Decision) -> bool:
-    standing = pipeline.verdicts.get(label)
-    if standing is None or standing.verdict != decision.verdict:
-        return True
-    wakes = {timer_key(label, key): at for key, at in decision.wakes.items()}
-    return any(pipeline.timers.get(key) != at and pipeline.fired.get(key, NEVER) < at for key, at in wakes.items())
+    return stands(pipeline, label, decision.verdict, decision.wakes)

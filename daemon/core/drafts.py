@@ -2,7 +2,8 @@
 
 from msgspec.structs import replace
 
-from daemon.core.plans import Intent, Plan, Span, Start, budget, tokens
+from daemon.core import adoption, arrivals
+from daemon.core.plans import Intent, Plan, Start, budget, tokens
 from daemon.core.state import Pipeline
 
 
@@ -16,14 +17,16 @@ def draft(pipeline: Pipeline, intent: Intent, position: int) -> Plan | str:
         return "the pipeline is no longer configured"
     if not settings.stages:
         return "the pipeline has no stages"
+    if intent.kind == "adopt":
+        return adoption.plan(pipeline, settings, intent)
     new = pipeline.pending
     past = pipeline.champion.past if pipeline.champion else {}
-    spans = (*pipeline.readmitted, Span(after=pipeline.used_upto, upto=position)) if new else ()
+    spans = arrivals.spans(pipeline, position) if new else ()
     if not new and intent.kind != "retrain":
         return "nothing is pending"
     if not new and not past:
         return "there is no data to train on"
-    model = {"scratch": None, "base": pipeline.base, "champion": pipeline.champion}[intent.start]
+    model = {"base": pipeline.base, "champion": pipeline.champion}.get(intent.start)
     start = Start(kind=intent.start, version=model.version, checkpoint=model.trunk) if model else Start(kind="scratch")
     new_tokens, past_tokens = tokens(new), tokens(past)
     replay = intent.training.replay if past_tokens else 0.0

@@ -1,7 +1,10 @@
 """What follows from a person's request, before any policy is asked."""
 
-from daemon.core.commands import CancelRun, ResumeRun, RollBack
-from daemon.core.decisions import Decision
+from msgspec.structs import replace
+
+from daemon.core import adoption
+from daemon.core.commands import CancelRun, ResumeRun, RollBack, WithdrawWish
+from daemon.core.decisions import OPERATOR, Decision
 from daemon.core.events import OperatorRequested
 from daemon.core.state import Pipeline
 
@@ -15,6 +18,9 @@ def answer(pipeline: Pipeline, event: OperatorRequested) -> Decision | None:
             return _cancel(pipeline, event)
         case "rollback":
             return _roll_back(pipeline, event)
+        case "adopt":
+            decision = adoption.adopt(pipeline, event)
+            return replace(decision, reason=_because(event, decision.reason))
         case _:
             return None
 
@@ -37,6 +43,9 @@ def _approve(pipeline: Pipeline, event: OperatorRequested) -> Decision:
 def _cancel(pipeline: Pipeline, event: OperatorRequested) -> Decision:
     living = [run for run in (pipeline.active, pipeline.yielded, pipeline.held) if run is not None]
     chosen = next((run for run in living if event.run in (None, run.run)), None)
+    if chosen is None and event.run is None and adoption.waiting(pipeline) is not None:
+        reason = _because(event, "The adoption that waits is taken back.")
+        return Decision(verdict="withdrawn", reason=reason, commands=(WithdrawWish(wish=OPERATOR),))
     if chosen is None:
         return Decision(verdict="not_possible", reason=_because(event, "There is no such run to cancel."))
     return Decision(

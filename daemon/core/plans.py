@@ -10,8 +10,8 @@ from typing import Literal
 
 import msgspec
 
-IntentKind = Literal["base", "increment", "retrain"]
-StartFrom = Literal["scratch", "base", "champion"]
+IntentKind = Literal["base", "increment", "retrain", "adopt"]
+StartFrom = Literal["scratch", "base", "champion", "folder"]
 ScheduleKind = Literal["rewarm", "infinite", "constant"]
 
 
@@ -47,6 +47,7 @@ class Amount(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+NOTHING = Amount()
 Amounts = dict[str, Amount]
 """Amounts per domain."""
 
@@ -55,7 +56,8 @@ def add(left: Amounts, right: Amounts) -> Amounts:
     """Return the sum per domain."""
     total = dict(left)
     for domain, amount in right.items():
-        total[domain] = total.get(domain, Amount()) + amount
+        before = total.get(domain)
+        total[domain] = amount if before is None else before + amount
     return total
 
 
@@ -63,7 +65,7 @@ def subtract(left: Amounts, right: Amounts) -> Amounts:
     """Return the difference per domain; what falls to zero arrivals is left out."""
     total = dict(left)
     for domain, amount in right.items():
-        rest = total.pop(domain, Amount()) - amount
+        rest = total.pop(domain, NOTHING) - amount
         if rest.arrivals > 0:
             total[domain] = rest
     return total
@@ -71,7 +73,10 @@ def subtract(left: Amounts, right: Amounts) -> Amounts:
 
 def tokens(amounts: Amounts) -> int:
     """Return the tokens over all domains."""
-    return sum(amount.tokens for amount in amounts.values())
+    total = 0
+    for amount in amounts.values():
+        total += amount.tokens
+    return total
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,10 +130,19 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
     preset: str = "nano"
 
 
+class Adoption(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that was trained elsewhere: its folder (absolute), and the arrivals that it has seen."""
+
+    folder: str
+    spans: tuple[Span, ...] = ()
+    amounts: Amounts = {}
+
+
 class Intent(msgspec.Struct, frozen=True, kw_only=True):
     """What a policy wishes to start; `training.tokens`, the seed and `start` are resolved when the run starts.
 
     `epochs` is how often the run sees its new data (a retrain: all its data), `max_tokens` the most it may cost.
+    `adoption` is what a run of kind `adopt` takes in.
     """
 
     kind: IntentKind
@@ -139,14 +153,16 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
     priority: int = 0
     expires_at: datetime | None = None
+    adoption: Adoption | None = None
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the weights come from: nothing, or the checkpoint of a champion's version."""
+    """Where the weights come from: nothing, the checkpoint of a champion's version, or a folder from elsewhere."""
 
     kind: StartFrom
     version: int | None = None
     checkpoint: Checkpoint | None = None
+    folder: str | None = None
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

@@ -29,8 +29,13 @@ from daemon.core.events import (
     StageStarted,
     StageSucceeded,
 )
-from daemon.core.plans import add, subtract
+from daemon.core.plans import Plan, add, subtract
 from daemon.core.state import Ended, Failures, Model, Order, Pipeline, Progress, Run, Wish
+
+FIRST = frozenset({"scratch", "folder"})
+"""The starts of a model that later retrains may begin from: it continues no champion."""
+DRAINED = "drain"
+"""What `failures.last` is while the stage stands still because a daemon drained."""
 
 RunEvent = (
     RunStarted
@@ -60,11 +65,10 @@ AttemptEvent = (
 def is_current(pipeline: Pipeline, event: StageEvent) -> bool:
     """Return whether an attempt is the one that was ordered: only its outcome counts."""
     run = pipeline.active
-    return (
-        run is not None
-        and run.order is not None
-        and (event.run, event.stage, event.attempt) == (run.run, run.order.stage, run.order.attempt)
-    )
+    if run is None or event.run != run.run:
+        return False
+    ordered = run.order
+    return ordered is not None and event.stage == ordered.stage and event.attempt == ordered.attempt
 
 
 def order(run: Run, command: str, ordered: RunStage, record: Record) -> Run:
@@ -120,6 +124,8 @@ def attempt_event(pipeline: Pipeline, record: Record, event: AttemptEvent) -> Pi
 def _failed(run: Run, event: StageFailed | StageInterrupted) -> Failures:
     if run.stop is not None:
         return run.failures
+    if isinstance(event, StageInterrupted) and event.reason == "drain":
+        return replace(run.failures, last=DRAINED, message=event.message)  # the daemon asked for it: no failure
     return Failures(
         total=run.failures.total + 1,
         without_progress=run.failures.without_progress + 1,
@@ -161,7 +167,7 @@ def _promoted(pipeline: Pipeline, run: Run, record: Record, event: ModelPromoted
         active=replace(run, promoted=True),
         champion=model,
         previous=pipeline.champion,
-        base=model if run.plan.start.kind == "scratch" else pipeline.base,
+        base=model if run.plan.start.kind in FIRST else pipeline.base,
         versions=max(pipeline.versions, event.model_version),
         increments=pipeline.increments + 1 if run.plan.kind == "increment" else 0,
     )
@@ -218,6 +224,7 @@ def wish_key(policy: str, wanted: StartRun | ResumeRun) -> str:
 def _started(pipeline: Pipeline, record: Record, event: RunStarted) -> Pipeline | str:
     if not event.plan.stages:
         return "plan_without_stages"
+    adopts = event.plan.kind == "adopt"  # asked for by a person: it yields to nobody, and the gate is open to it
     run = Run(
         run=event.run,
         policy=event.policy,
@@ -225,19 +232,25 @@ def _started(pipeline: Pipeline, record: Record, event: RunStarted) -> Pipeline 
         plan=event.plan,
         intent=event.intent,
         priority=event.intent.priority,
-        preemptible=not event.passed_over,
+        preemptible=not event.passed_over and not adopts,
         started_at=record.recorded_at,
         started_position=record.position,
         waiting_since=pipeline.waiting_since,
         stage="",
+        forced=adopts,
     )
     first = RunStage(run=event.run, stage=event.plan.stages[0], attempt=1)
     return replace(
         pipeline,
         active=order(run, event.command, first, record),
         wishes=_passed_over(pipeline, event.policy),
-        waiting_since=None if event.plan.spans else pipeline.waiting_since,
+        waiting_since=None if _takes_all(pipeline, event.plan) else pipeline.waiting_since,
     )
+
+
+def _takes_all(pipeline: Pipeline, plan: Plan) -> bool:
+    """Return whether nothing is left pending; what came after the request is not of an adoption."""
+    return any(span.upto >= pipeline.last_arrival for span in plan.spans)
 
 
 def _resumed(pipeline: Pipeline, record: Record, event: RunResumed) -> Pipeline | str:
@@ -245,7 +258,7 @@ def _resumed(pipeline: Pipeline, record: Record, event: RunResumed) -> Pipeline 
     if run is None:
         return "no_such_waiting_run"
     was_held = run is pipeline.held
-    run = replace(run, stop=None, approved=run.approved or was_held, forced=event.forced)
+    run = replace(run, stop=None, approved=run.approved or was_held, forced=run.forced or event.forced)
     again = RunStage(run=run.run, stage=event.stage, attempt=run.attempts.get(event.stage, 0) + 1, resume=not was_held)
     key = next((k for k, wish in pipeline.wishes.items() if wish.resume == event.run), "")
     return replace(

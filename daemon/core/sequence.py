@@ -26,6 +26,7 @@ from daemon.core.events import (
     RunSucceeded,
     run_of,
 )
+from daemon.core.runs import DRAINED
 from daemon.core.state import Pipeline, Run
 
 GATED: Final = "promote"
@@ -126,9 +127,8 @@ def advance(pipeline: Pipeline) -> Decision | AnyEvent | None:
     A run is never stuck: an attempt that ended without a retry, and without a wake-up under the run's id, fails.
     """
     run = pipeline.active
-    abandoned = pipeline.settings is None and run is not None and run.stop is None and not run.promoted
-    if run is None or run.order is not None or abandoned:
-        return _unconfigured(pipeline)
+    if run is None or run.order is not None or (pipeline.settings is None and run.stop is None and not run.promoted):
+        return None if pipeline.settings is not None else _unconfigured(pipeline)
     following_stage = following(run)
     if run.promoted and (run.stop or (following_stage is None if run.done else run.stage == GATED)):
         return RunSucceeded(run=run.run, outcome="promoted")  # its model is live, whatever became of the attempt
@@ -146,6 +146,8 @@ def advance(pipeline: Pipeline) -> Decision | AnyEvent | None:
                 commands=(HoldRun(run=run.run),),
             )
         return _next_stage(run, following_stage)
+    if run.failures.last == DRAINED:
+        return _drained(run)
     if any(key.endswith(f":{run.run}") for key in pipeline.timers):
         return None
     failed = run.failures
@@ -164,6 +166,18 @@ def _yielding(pipeline: Pipeline, run: Run, following_stage: str | None) -> AnyE
     return RunPreempted(run=run.run, stage=stage or run.stage)
 
 
+def _drained(run: Run) -> Decision:
+    """Return the order to go on where a drain stopped the stage; the next daemon carries it out."""
+    attempt = run.attempts.get(run.stage, 0) + 1
+    where = f"after step {run.checkpoint_step}" if run.checkpoint_step else "from its start"
+    return Decision(
+        verdict="resume",
+        reason=f"Stage {run.stage} was stopped by a drain; it goes on {where} (attempt {attempt}).",
+        inputs={"stage": run.stage, "checkpoint_step": run.checkpoint_step},
+        commands=(RunStage(run=run.run, stage=run.stage, attempt=attempt, resume=True),),
+    )
+
+
 def _next_stage(run: Run, stage: str) -> Decision:
     attempt = run.attempts.get(stage, 0) + 1
     return Decision(
@@ -175,8 +189,6 @@ def _next_stage(run: Run, stage: str) -> Decision:
 
 
 def _unconfigured(pipeline: Pipeline) -> Decision | None:
-    if pipeline.settings is not None:
-        return None
     waiting = [run for run in (pipeline.active, pipeline.yielded) if run is not None and run.stop is None]
     if not waiting:
         return None

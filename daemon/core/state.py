@@ -1,6 +1,7 @@
 """What is true after a position of the journal: bounded by the configuration, never by history."""
 
 import hashlib
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Literal
 
@@ -9,7 +10,7 @@ from msgspec.structs import replace
 
 from daemon.core.commands import ResumeRun, StartRun
 from daemon.core.events import Comparison, Loss, PipelineSettings
-from daemon.core.plans import Amount, Amounts, Checkpoint, Intent, Plan, Span, tokens
+from daemon.core.plans import NOTHING, Amounts, Checkpoint, Intent, Plan, Span, tokens
 
 StopReason = Literal["cancel", "preempt"]
 
@@ -101,9 +102,12 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
         """Return whether the command asks for just this; when it would expire does not matter."""
         if isinstance(command, ResumeRun):
             return (self.resume, self.forced) == (command.run, command.forced)
-        return self.intent is not None and replace(self.intent, expires_at=None) == replace(
-            command.intent, expires_at=None
-        )
+        mine, theirs = self.intent, command.intent
+        if mine is None or mine is theirs:
+            return mine is not None
+        if mine.expires_at != theirs.expires_at:
+            mine, theirs = replace(mine, expires_at=None), replace(theirs, expires_at=None)
+        return mine == theirs
 
     def expires(self, now: datetime) -> bool:
         """Return whether the wish has expired."""
@@ -115,6 +119,14 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
     verdict: str
     position: int
+
+
+class Scheduled(msgspec.Struct, frozen=True, kw_only=True):
+    """A policy's schedule: since when it is configured just so, and its last tick."""
+
+    specification: str
+    since: datetime
+    last: datetime | None = None
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,6 +161,12 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     cancelled: int = 0
 
 
+class Readmitted(Span, frozen=True, kw_only=True):
+    """Arrivals that are pending again since a position: no run that had started by then has them."""
+
+    since: int
+
+
 class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
     """One model kept fresh. `settings` is None once the configuration no longer names it."""
 
@@ -156,11 +174,10 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
     settings: PipelineSettings | None = None
     paused: str | None = None
     used_upto: int = 0
-    counted_upto: int = 0
     pending: Amounts = {}
     waiting: int = 0
     set_aside: Amounts = {}
-    readmitted: tuple[Span, ...] = ()
+    readmitted: tuple[Readmitted, ...] = ()
     domains: dict[str, int] = {}
     last_arrival: int = 0
     last_arrival_at: datetime | None = None
@@ -172,6 +189,7 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
     wishes: dict[str, Wish] = {}
     timers: dict[str, datetime] = {}
     fired: dict[str, datetime] = {}
+    schedules: dict[str, Scheduled] = {}
     verdicts: dict[str, Verdict] = {}
     champion: Model | None = None
     previous: Model | None = None
@@ -189,6 +207,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     position: int = 0
     recorded_at: datetime | None = None
     epoch: int = 0
+    started_at: datetime | None = None
     configuration: str = ""
     slots: int = 1
     pipelines: dict[str, Pipeline] = {}
@@ -201,13 +220,13 @@ def free_tokens(pipeline: Pipeline) -> int:
     return max(0, pipeline.waiting - tokens(_taken(pipeline)))
 
 
-def free_amounts(pipeline: Pipeline) -> Amounts:
-    """Return the pending amounts that no active run has taken, per domain."""
+def free_arrivals(pipeline: Pipeline) -> int:
+    """Return how many pending arrivals no active run has taken."""
     taken = _taken(pipeline)
     if not taken:
-        return pipeline.pending
-    rest = {domain: amount - taken.get(domain, Amount()) for domain, amount in pipeline.pending.items()}
-    return {domain: amount for domain, amount in rest.items() if amount.arrivals}
+        return sum(amount.arrivals for amount in pipeline.pending.values())
+    rest = (amount.arrivals - taken.get(domain, NOTHING).arrivals for domain, amount in pipeline.pending.items())
+    return sum(each for each in rest if each > 0)
 
 
 def _taken(pipeline: Pipeline) -> Amounts:
@@ -219,6 +238,20 @@ def _taken(pipeline: Pipeline) -> Amounts:
 def timer_key(policy: str, key: str) -> str:
     """Return the name under which a policy's wake-up is pending."""
     return f"{policy}:{key}"
+
+
+def stands(pipeline: Pipeline, policy: str, verdict: str, wakes: Mapping[str, datetime]) -> bool:
+    """Return whether a policy has said just this: its standing verdict, every wake-up pending or given already."""
+    standing = pipeline.verdicts.get(policy)
+    if standing is None or standing.verdict != verdict:
+        return False
+    for key, at in wakes.items():
+        name = timer_key(policy, key)
+        if pipeline.timers.get(name) != at:
+            fired = pipeline.fired.get(name)
+            if fired is None or fired < at:
+                return False
+    return True
 
 
 def dump(state: State) -> bytes:

@@ -20,6 +20,7 @@ from daemon.core.commands import (
 )
 from daemon.core.decisions import OPERATOR, SEQUENCE
 from daemon.core.events import (
+    AnyEvent,
     CheckpointSaved,
     ConfigurationChanged,
     DaemonStarted,
@@ -32,6 +33,7 @@ from daemon.core.events import (
     DriftDetected,
     EvaluationReported,
     FailureReported,
+    FilesExpired,
     InputRejected,
     LabelArrived,
     ModelEvaluated,
@@ -39,6 +41,7 @@ from daemon.core.events import (
     ModelRejected,
     ModelRolledBack,
     OperatorRequested,
+    PipelineSettings,
     PlanFixed,
     ProbeMeasured,
     Record,
@@ -49,6 +52,7 @@ from daemon.core.events import (
     RunResumed,
     RunStarted,
     RunSucceeded,
+    ScheduleFired,
     SourceDegraded,
     SourceRecovered,
     StageFailed,
@@ -59,11 +63,12 @@ from daemon.core.events import (
     TimerFired,
 )
 from daemon.core.plans import subtract
-from daemon.core.state import Pipeline, Run, State, Verdict, Wish, timer_key
+from daemon.core.state import Pipeline, Run, Scheduled, State, Verdict, Wish, timer_key
 
 NEVER: Final = datetime.min.replace(tzinfo=UTC)
-REDUCER_VERSION: Final = 1
-"""Changes whenever `evolve` folds a record differently; snapshots of another version are rebuilt."""
+ABOUT_DEAD_LETTERS: Final = (InputRejected, OperatorRequested)
+REDUCER_VERSION: Final = 2
+"""Changes whenever `evolve` folds a record, or `react` answers it, differently; older snapshots are rebuilt."""
 
 
 def evolve(state: State, record: Record) -> State:
@@ -71,7 +76,7 @@ def evolve(state: State, record: Record) -> State:
     if record.pipeline is not None:
         pipeline = state.pipelines.get(record.pipeline)
         if pipeline is None:
-            dead = state.dead_letters + isinstance(record.event, InputRejected)
+            dead = _dead_letters(state, record.event)
             return replace(state, position=record.position, recorded_at=record.recorded_at, dead_letters=dead)
         folded = _fold(pipeline, record)
         if isinstance(folded, str):
@@ -79,20 +84,20 @@ def evolve(state: State, record: Record) -> State:
         pipelines = state.pipelines.copy()
         pipelines[record.pipeline] = folded
         state = replace(state, position=record.position, recorded_at=record.recorded_at, pipelines=pipelines)
-        if isinstance(record.event, InputRejected):
-            return replace(state, dead_letters=state.dead_letters + 1)
+        if isinstance(record.event, ABOUT_DEAD_LETTERS):
+            return replace(state, dead_letters=_dead_letters(state, record.event))
         return state
     return _fold_global(replace(state, position=record.position, recorded_at=record.recorded_at), record)
 
 
 def _fold_global(state: State, record: Record) -> State:
     match record.event:
-        case InputRejected():
-            return replace(state, dead_letters=state.dead_letters + 1)
+        case InputRejected() | OperatorRequested():
+            return replace(state, dead_letters=_dead_letters(state, record.event))
         case DaemonStarted():
-            return replace(state, epoch=record.event.epoch)
+            return replace(state, epoch=record.event.epoch, started_at=record.recorded_at)
         case ConfigurationChanged():
-            return _configured(state, record.event)
+            return _configured(state, record, record.event)
         case SourceDegraded():
             return replace(state, degraded={**state.degraded, record.event.name: record.event.reason})
         case SourceRecovered():
@@ -102,10 +107,24 @@ def _fold_global(state: State, record: Record) -> State:
             return state
 
 
-def _fold(pipeline: Pipeline, record: Record) -> Pipeline | str:  # noqa: PLR0911 - one return a case
+def _dead_letters(state: State, event: AnyEvent) -> int:
+    """Return how many dead letters nobody has retried or dropped; a rejected arrival (with spans) is none of them."""
+    match event:
+        case InputRejected():
+            return state.dead_letters + 1
+        case OperatorRequested(verb="retry" | "drop", dead_letter=int(), spans=()):
+            return max(0, state.dead_letters - 1)
+        case _:
+            return state.dead_letters
+
+
+def _fold(pipeline: Pipeline, record: Record) -> Pipeline | str:  # noqa: C901, PLR0911 - one return a case
     match record.event:
         case DataArrived():
             return arrivals.arrived(pipeline, record, record.event)
+        case DataIngested():
+            current = runs.is_current(pipeline, record.event)
+            return arrivals.ingested(pipeline, record.event) if current else "stale_attempt"
         case DecisionMade():
             return _decided(pipeline, record, record.event)
         case (
@@ -120,9 +139,6 @@ def _fold(pipeline: Pipeline, record: Record) -> Pipeline | str:  # noqa: PLR091
             | ModelPromoted()
         ):
             return runs.attempt_event(pipeline, record, record.event)
-        case DataIngested():
-            current = runs.is_current(pipeline, record.event)
-            return arrivals.ingested(pipeline, record.event) if current else "stale_attempt"
         case DataRejected():
             current = runs.is_current(pipeline, record.event)
             return arrivals.rejected(pipeline, record.event) if current else "stale_attempt"
@@ -141,11 +157,20 @@ def _fold(pipeline: Pipeline, record: Record) -> Pipeline | str:  # noqa: PLR091
             return runs.run_event(pipeline, record, record.event)
         case TimerFired():
             return _fired(pipeline, record.event)
+        case ScheduleFired():
+            return _ticked(pipeline, record.event)
         case DataWithdrawn():
             return arrivals.withdrawn(pipeline, record.event)
         case OperatorRequested():
-            return _requested(pipeline, record.event)
-        case FailureReported() | EvaluationReported() | LabelArrived() | DriftDetected() | InputRejected():
+            return _requested(pipeline, record, record.event)
+        case (
+            FailureReported()
+            | EvaluationReported()
+            | LabelArrived()
+            | DriftDetected()
+            | InputRejected()
+            | FilesExpired()
+        ):
             return pipeline
         case DaemonStarted() | DaemonStopped() | ConfigurationChanged() | SourceDegraded() | SourceRecovered():
             return "names_a_pipeline"
@@ -213,24 +238,40 @@ def _fired(pipeline: Pipeline, event: TimerFired) -> Pipeline | str:
     return replace(pipeline, timers=timers, fired={**pipeline.fired, key: event.due})
 
 
-def _requested(pipeline: Pipeline, event: OperatorRequested) -> Pipeline | str:
+def _ticked(pipeline: Pipeline, event: ScheduleFired) -> Pipeline | str:
+    schedule = pipeline.schedules.get(event.policy)
+    if schedule is None or schedule.specification != event.specification:
+        return "schedule_not_configured"
+    if schedule.last is not None and event.scheduled_for <= schedule.last:
+        return "schedule_fired_already"
+    ticked = replace(schedule, last=event.scheduled_for)
+    return replace(pipeline, schedules={**pipeline.schedules, event.policy: ticked})
+
+
+def _requested(pipeline: Pipeline, record: Record, event: OperatorRequested) -> Pipeline | str:
     match event.verb:
         case "pause":
             return replace(pipeline, paused=f"{event.by}: {event.reason}" if event.reason else event.by)
         case "resume":
             return replace(pipeline, paused=None)
         case "accept":
-            return arrivals.accepted(pipeline, event)
-        case "withdraw":
+            return arrivals.accepted(pipeline, record, event)
+        case "retry" if event.dead_letter is not None and event.spans:
+            return arrivals.readmitted(pipeline, record, event)
+        case "drop" if event.dead_letter is None:
+            return pipeline
+        case "withdraw" | "drop":
             return replace(pipeline, set_aside=subtract(pipeline.set_aside, event.amounts))
-        case "retry":
+        case "retry" if event.dead_letter is None:
             return replace(pipeline, failed_upto=0)
         case _:
             return pipeline
 
 
-def _configured(state: State, event: ConfigurationChanged) -> State:
-    pipelines = {name: replace(old, settings=None, wishes={}, timers={}) for name, old in state.pipelines.items()}
+def _configured(state: State, record: Record, event: ConfigurationChanged) -> State:
+    pipelines = {
+        name: replace(old, settings=None, wishes={}, timers={}, schedules={}) for name, old in state.pipelines.items()
+    }
     for name, settings in event.pipelines.items():
         old = state.pipelines.get(name) or Pipeline(name=name)
         known = {policy.name for policy in settings.policies} | {OPERATOR, SEQUENCE}
@@ -241,5 +282,18 @@ def _configured(state: State, event: ConfigurationChanged) -> State:
             timers={key: at for key, at in old.timers.items() if key.partition(":")[0] in known},
             fired={key: at for key, at in old.fired.items() if key.partition(":")[0] in known},
             verdicts={policy: verdict for policy, verdict in old.verdicts.items() if policy in known},
+            schedules=_scheduled(old, record, settings),
         )
     return replace(state, configuration=event.hash, slots=event.slots, pipelines=pipelines)
+
+
+def _scheduled(old: Pipeline, record: Record, settings: PipelineSettings) -> dict[str, Scheduled]:
+    """Return the schedules of the policies; one that stays the same keeps its age and its last tick."""
+    schedules = {}
+    for policy in settings.policies:
+        if policy.schedule is not None:
+            standing = old.schedules.get(policy.name)
+            same = standing is not None and standing.specification == policy.schedule.specification
+            begun = Scheduled(specification=policy.schedule.specification, since=record.recorded_at)
+            schedules[policy.name] = standing if standing is not None and same else begun
+    return schedules

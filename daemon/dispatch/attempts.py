@@ -78,6 +78,14 @@ def ask_to_stop(folder: Path, reason: str) -> None:
         write_atomically(folder / "stop", reason.encode())
 
 
+def asked_to_stop(folder: Path) -> str | None:
+    """Return why an attempt was asked to stop, None when it was not."""
+    try:
+        return (folder / "stop").read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
+
+
 def overdue(folder: Path, attempt: Attempt, limits: Limits, now: float) -> str | None:
     """Return why a living attempt must be killed from outside: it is stopped or hung, or will not stop.
 
@@ -113,6 +121,9 @@ def bury(folder: Path, run: str, stage: str, attempt: int, reason: str | None = 
         word, message = reason or "died", "The attempt was stopped before it ran."
         if reason is None:
             word, message = _cause(died)
+            went = died is None or died.signal in {signal.SIGKILL, signal.SIGTERM}
+            if went and asked_to_stop(folder) == "drain":  # its machine went before it had stopped: not its fault
+                word, message = "drain", f"A drain was not waited for. {message}"
         outcome = Outcome(folder)
         outcome.write(StageInterrupted(run=run, stage=stage, attempt=attempt, reason=_known(word), message=message))
         outcome.close()

@@ -11,6 +11,7 @@ from daemon.core.events import (
     DataRejected,
     DataWithdrawn,
     ModelRolledBack,
+    OperatorRequested,
     RunSucceeded,
     StageSucceeded,
 )
@@ -74,17 +75,27 @@ def specify(
 def _arrivals(
     reader: Reader, name: str, plan: Plan, withdrawn: Collection[int], roots: tuple[Path, ...]
 ) -> Iterator[Arrival]:
-    """Yield the arrivals of the plan's spans with what they are counted as: exact where they were ingested."""
+    """Yield the arrivals of the plan's spans with what they are counted as: exact where they were ingested.
+
+    Left out is what was withdrawn, and what ingest rejected and nobody had retried when the plan was made.
+    """
     if not plan.spans:
         return
     begin = min(span.after for span in plan.spans)
+    made = max(span.upto for span in plan.spans)
     counted = {}
-    unusable = set(withdrawn)
-    for record in scan_where(reader, begin, pipeline=name, kinds=("data.ingested", "data.rejected")):
-        if isinstance(record.event, DataIngested):
-            counted[record.event.arrival] = record.event.amount
-        elif isinstance(record.event, DataRejected):
-            unusable.add(record.event.arrival)
+    unusable = set()
+    kinds = ("data.ingested", "data.rejected", "operator.requested")
+    for record in scan_where(reader, begin, pipeline=name, kinds=kinds):
+        match record.event:
+            case DataIngested(arrival=arrival, amount=amount):
+                counted[arrival] = amount
+            case DataRejected(arrival=arrival, estimate=amount):
+                counted[arrival] = amount
+                unusable.add(arrival)
+            case OperatorRequested(verb="retry", dead_letter=int()) if record.position <= made:
+                unusable -= {span.upto for span in record.event.spans}  # what is retried later, a later run tries
+    unusable |= set(withdrawn)
     for span in plan.spans:
         for record in scan_where(reader, span.after, upto=span.upto, pipeline=name, kinds=("data.arrived",)):
             event = record.event
@@ -126,11 +137,13 @@ def _past(reader: Reader, name: str, parent: int | None, state: Path, withdrawn:
 
 
 def _shards(reader: Reader, run: str, state: Path, withdrawn: Collection[int]) -> list[Shard]:
-    found = {
-        event.arrival: Shard(position=event.arrival, domain=event.domain, manifest=str(state / event.manifest))
-        for event in _events(reader, run=run, kinds=("data.ingested",))
-        if isinstance(event, DataIngested) and event.arrival not in withdrawn
-    }
+    found: dict[int, Shard] = {}
+    for event in _events(reader, run=run, kinds=("data.ingested", "data.rejected")):
+        if isinstance(event, DataIngested) and event.arrival not in withdrawn:
+            manifest = str(state / event.manifest)
+            found[event.arrival] = Shard(position=event.arrival, domain=event.domain, manifest=manifest)
+        elif isinstance(event, DataRejected):
+            found.pop(event.arrival, None)  # an attempt after the one that ingested it
     return [found[position] for position in sorted(found)]
 
 

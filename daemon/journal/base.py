@@ -76,6 +76,9 @@ class Reader(Protocol):
     def identity(self) -> str:
         """Return the journal's own UUID: followers tell by it that they follow another journal now."""
 
+    def ancestors(self) -> dict[str, int]:
+        """Return the journals from whose copies this one was restored: identity → the last position in common."""
+
     def snapshots(self, reducer: int) -> list[Snapshot]:
         """Return the snapshots of a reducer version, newest first."""
 

@@ -1,5 +1,10 @@
-"""One writer per journal: a lock that the kernel frees when its holder dies."""
+"""One writer per journal: a lock that the kernel frees when its holder dies, and a sign of life while it lives.
 
+The lock's file names its holder; its time of change is the heartbeat. Only whether that time moves is looked at,
+never by how much: no clock of one process is compared with that of another.
+"""
+
+import contextlib
 import fcntl
 import os
 import socket
@@ -11,12 +16,26 @@ from daemon.core.errors import JournalBusy, JournalError
 
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True):
-    """Who writes the journal; start time (clock ticks since boot) and boot id tell a reused pid apart."""
+    """Who writes the journal; start time (clock ticks since boot) and boot id tell a reused pid apart.
+
+    `namespace` is the pid namespace in which the pid counts. `lease` is the seconds within which the holder shows
+    a sign of life; None: it promises none.
+    """
 
     host: str
     pid: int
     start_time: int | None = None
     boot_id: str | None = None
+    namespace: str | None = None
+    lease: float | None = None
+
+
+class Sign(msgspec.Struct, frozen=True, kw_only=True):
+    """What one look at a lock's file shows; two equal signs mean that its holder has shown no life in between."""
+
+    inode: int
+    beat: int
+    holder: Holder | None
 
 
 def lock_path(journal: Path) -> Path:
@@ -24,13 +43,105 @@ def lock_path(journal: Path) -> Path:
     return journal.with_name(f"{journal.name}.lock")
 
 
-def take(journal: Path) -> int:
+def standby_path(journal: Path) -> Path:
+    """Return the file that the first standby of a journal locks, so that others see it."""
+    return journal.with_name(f"{journal.name}.standby")
+
+
+def take(journal: Path, *, lease: float | None = None) -> int:
     """Lock the journal for this process and return the descriptor that holds the lock.
 
     Raises JournalBusy naming the holder. The lock holds among the processes of one machine: the journal
-    must lie on a local file system.
+    must lie on a local file system. Who promises a `lease` has to `beat`.
     """
     path = lock_path(journal)
+    descriptor = _lock(path)
+    if descriptor is None:
+        raise JournalBusy(_refusal(journal, holder(journal)))
+    try:
+        _sign(descriptor, lease)
+    except OSError as error:  # no room for a few bytes: the lock holds without them
+        if os.fstat(descriptor).st_size:
+            os.close(descriptor)
+            raise JournalError(f"The lock file {path} cannot be written: {error.strerror}.") from error
+    return descriptor
+
+
+def enrol(journal: Path) -> int | None:
+    """Return the descriptor that shows this process as the journal's standby, None when another one is shown."""
+    descriptor = _lock(standby_path(journal))
+    if descriptor is not None:
+        with contextlib.suppress(OSError):  # nothing but what people see depends on it
+            _sign(descriptor, None)
+    return descriptor
+
+
+def release(descriptor: int) -> None:
+    """Free the lock."""
+    os.close(descriptor)
+
+
+def beat(descriptor: int) -> None:
+    """Show a sign of life of the lock's holder; it needs no room on the disk."""
+    with contextlib.suppress(OSError):
+        os.utime(descriptor)
+
+
+def look(journal: Path) -> Sign | None:
+    """Return what the lock's file shows now, None when there is none."""
+    try:
+        with lock_path(journal).open("rb") as file:
+            status, content = os.fstat(file.fileno()), file.read()
+    except OSError:
+        return None
+    return Sign(inode=status.st_ino, beat=status.st_mtime_ns, holder=_read(content))
+
+
+def holder(journal: Path) -> Holder | None:
+    """Return who took the lock last, None when the file does not say so; it may have died since."""
+    return _holder(lock_path(journal))
+
+
+def locked_by(path: Path) -> Holder | None:
+    """Return who holds a lock file now; without host and pid when the file does not say. None: nobody.
+
+    Only the kernel's lock counts: a dead holder's file says nothing.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return _holder(path) or Holder(host="", pid=0)
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def myself(lease: float | None = None) -> Holder:
+    """Return this process as others can recognise it."""
+    return Holder(
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        start_time=start_time(os.getpid()),
+        boot_id=_boot_id(),
+        namespace=_namespace(),
+        lease=lease,
+    )
+
+
+def start_time(pid: int) -> int | None:
+    """Return field 22 of proc(5)'s stat; the name before it may contain blanks and parentheses."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _lock(path: Path) -> int | None:
+    """Return the descriptor of the file, locked; None when another process has it. Raises JournalError."""
     while True:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -41,31 +152,29 @@ def take(journal: Path) -> int:
         except OSError as error:
             os.close(descriptor)
             if isinstance(error, BlockingIOError):
-                raise JournalBusy(_refusal(journal, holder(journal))) from error
+                return None
             raise JournalError(f"The lock file {path} cannot be locked: {error.strerror}.") from error
         if _still_there(path, descriptor):
-            break
+            return descriptor
         os.close(descriptor)  # the file was removed meanwhile: a lock on it keeps nobody out
+
+
+def _sign(descriptor: int, lease: float | None) -> None:
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, msgspec.json.encode(myself(lease)) + b"\n", 0)
+
+
+def _holder(path: Path) -> Holder | None:
     try:
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, msgspec.json.encode(_myself()) + b"\n", 0)
-    except OSError as error:  # no room for a few bytes: the lock holds without them
-        if os.fstat(descriptor).st_size:
-            os.close(descriptor)
-            raise JournalError(f"The lock file {path} cannot be written: {error.strerror}.") from error
-    return descriptor
+        return _read(path.read_bytes())
+    except OSError:
+        return None
 
 
-def release(descriptor: int) -> None:
-    """Free the lock."""
-    os.close(descriptor)
-
-
-def holder(journal: Path) -> Holder | None:
-    """Return who took the lock last, None when the file does not say so; it may have died since."""
+def _read(content: bytes) -> Holder | None:
     try:
-        return msgspec.json.decode(lock_path(journal).read_bytes(), type=Holder)
-    except (OSError, msgspec.MsgspecError):
+        return msgspec.json.decode(content, type=Holder)
+    except msgspec.MsgspecError:
         return None
 
 
@@ -76,21 +185,16 @@ def _still_there(path: Path, descriptor: int) -> bool:
         return False
 
 
-def _myself() -> Holder:
-    return Holder(host=socket.gethostname(), pid=os.getpid(), start_time=_start_time(), boot_id=_boot_id())
-
-
-def _start_time() -> int | None:
-    """Return field 22 of proc(5)'s stat; the name before it may contain blanks and parentheses."""
-    try:
-        return int(Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19])
-    except (OSError, ValueError, IndexError):
-        return None
-
-
 def _boot_id() -> str | None:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return None
+
+
+def _namespace() -> str | None:
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
     except OSError:
         return None
 

@@ -99,6 +99,10 @@ class MemoryReader:
         """Return the journal's own UUID."""
         return self._store.identity
 
+    def ancestors(self) -> dict[str, int]:
+        """Return nothing: a journal in memory was never restored."""
+        return {}
+
     def snapshots(self, reducer: int) -> list[Snapshot]:
         """Return the snapshots of a reducer version, newest first."""
         fitting = [snapshot for snapshot in self._store.snapshots if snapshot.reducer == reducer]

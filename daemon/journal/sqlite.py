@@ -9,7 +9,7 @@ from pathlib import Path
 from daemon.core.errors import DuplicateRecord, JournalError, JournalFenced, StaleCursor
 from daemon.core.events import Record
 from daemon.journal.base import KEPT_SNAPSHOTS, Cursor, Found, Pair, later, repeated, stale
-from daemon.journal.lock import release, take
+from daemon.journal.lock import beat, release, take
 from daemon.journal.rows import instant, to_records, to_rows
 from daemon.journal.sqlite_file import connect_writer, translated, verify
 from daemon.journal.sqlite_reader import COLUMNS, SqliteReader, open_reader
@@ -92,6 +92,15 @@ class SqliteJournal(SqliteReader):
                 (KEPT_SNAPSHOTS,),
             )
         self._boundary("snapshot.after")
+
+    def beat(self) -> None:
+        """Show that this writer lives; raises JournalFenced when there is a newer one."""
+        with self._lock:
+            if self._descriptor is None:
+                return
+            beat(self._descriptor)
+            with suppress(sqlite3.Error):  # what is wrong with the file, the next transaction says
+                self._check_epoch()
 
     def limit_pages(self, pages: int) -> None:
         """Bound the file's size in pages of 4 KiB: beyond it appending raises JournalFull."""
@@ -255,16 +264,17 @@ class SqliteTransaction:
         return f"A record after position {head} was refused by the journal's file."
 
 
-def open_journal(path: Path, *, boundary: Boundary = nothing) -> SqliteJournal:
+def open_journal(path: Path, *, boundary: Boundary = nothing, lease: float | None = None) -> SqliteJournal:
     """Open a journal as its one writer; make it, and its folder, if there is none.
 
+    With a `lease` (seconds) the writer promises to `beat` within it: a standby ends one that does not.
     Raises JournalBusy naming the process that writes it, JournalTooNew, JournalCorrupt, JournalFull.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise JournalError(f"The folder {path.parent} cannot be made: {error.strerror}.") from error
-    lock = take(path)
+    lock = take(path, lease=lease)
     try:
         connection = connect_writer(path)
         try:

@@ -60,6 +60,8 @@ SCHEMA = (
 
 def connect_writer(path: Path) -> sqlite3.Connection:
     """Open or create the file for writing. Raises JournalError and its kinds; who calls holds the lock."""
+    if restore_marker(path).exists():
+        raise JournalError(f"A restore of {path} was broken off, its files are not whole: run `rewarm restore` again.")
     connection = _connect(path, "rwc")
     try:
         check(connection, path, empty_allowed=True)
@@ -109,6 +111,11 @@ def check(connection: sqlite3.Connection, path: Path, *, empty_allowed: bool = F
         raise JournalError(f"{path} is a SQLite file, but no journal of rewarm; name another path.")
     if not empty_allowed:
         raise JournalError(f"The journal {path} is empty: the daemon that makes it has not finished yet.")
+
+
+def restore_marker(path: Path) -> Path:
+    """Return the file that lies beside a journal while `rewarm restore` puts it and its files in place."""
+    return path.with_name(f"{path.name}.restoring")
 
 
 def translated(error: sqlite3.Error, path: Path) -> JournalError:

@@ -76,6 +76,12 @@ class SqliteReader:
         """Return the journal's own UUID."""
         return str(self._rows("SELECT identity FROM journal")[0][0])
 
+    def ancestors(self) -> dict[str, int]:
+        """Return the journals from whose copies this one was restored: identity → the last position in common."""
+        if not self._rows("SELECT 1 FROM sqlite_master WHERE name = 'ancestor'"):
+            return {}
+        return {str(row[0]): int(row[1]) for row in self._rows("SELECT identity, position FROM ancestor")}
+
     def snapshots(self, reducer: int) -> list[Snapshot]:
         """Return the snapshots of a reducer version, newest first."""
         rows = self._rows(

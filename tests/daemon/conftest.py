@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -20,11 +21,13 @@ from daemon.core.events import (
 )
 from daemon.core.state import Pipeline, State, dump
 from daemon.core.transition import evolve
-from daemon.door import Offer
-from daemon.journal.base import Transaction, scan
+from daemon.door import Door, Offer
+from daemon.journal.base import Journal, Transaction, scan
 from daemon.journal.memory import MemoryJournal, MemoryTransaction
+from daemon.journal.sqlite import open_journal
 from daemon.loop import Loop
 from daemon.sources.queue import Inbox
+from tests.daemon.office import Office
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 Complete = Callable[[Transaction, State, Offer], AnyEvent]
@@ -69,11 +72,13 @@ class Bench:
         self.published: list[tuple[int, ...]] = []
         self.forgotten = 0
         self.kept_house = 0
+        self.door = Door(pipelines={"p": None}, roots=())
         self.loop = Loop(
             journal=self.journal,
             state=State(),
             policies={"p": (Waker(),)},
             inbox=self.inbox,
+            receive=self.door.receive,
             complete=complete or (lambda transaction, state, offer: offer.event or DaemonStopped(reason="")),
             observers=(self._observe,),
             now=lambda: self.now,
@@ -125,3 +130,16 @@ def make_bench() -> Iterable[Callable[..., Bench]]:
 def bench(make_bench: Callable[[], Bench]) -> Bench:
     """Make a bench on which every event is complete already."""
     return make_bench()
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def office(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Office]:
+    """Give an office on either journal; in the end its state is the fold of what was stored."""
+    root = tmp_path / "root"
+    root.mkdir()
+    journal: Journal = MemoryJournal() if request.param == "memory" else open_journal(tmp_path / "journal.db")
+    made = Office(journal, root)
+    yield made
+    assert dump(made.folded()) == dump(made.loop.state)
+    assert made.loop.state.dead_letters == len(made.open())
+    journal.close()

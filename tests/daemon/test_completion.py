@@ -4,9 +4,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from daemon.completion import completer
+from daemon.core.arrivals import MAX_READMITTED
 from daemon.core.errors import InputError
 from daemon.core.events import (
     AnyEvent,
@@ -20,10 +22,11 @@ from daemon.core.events import (
     OperatorRequested,
     PipelineSettings,
     Record,
+    StageFailed,
     Verb,
 )
 from daemon.core.plans import Amount, Span
-from daemon.core.state import State
+from daemon.core.state import Readmitted, State
 from daemon.core.transition import evolve
 from daemon.door import Door, Offer
 from daemon.journal.memory import MemoryJournal
@@ -136,8 +139,8 @@ def test_a_withdrawal_after_ingest_takes_the_exact_amount(desk: Desk) -> None:
     assert withdrawn.amount == exact
 
 
-def test_a_withdrawal_of_what_ingest_refused_takes_nothing(desk: Desk) -> None:
-    """It was set aside already: the other arrivals of its domain keep their count."""
+def test_a_withdrawal_of_what_ingest_refused_takes_it_from_what_is_set_aside(desk: Desk) -> None:
+    """It is counted there, and as what ingest was told of it; once dropped it is counted nowhere."""
     position = desk.store(arrived(), id_="1")
     rejected = DataRejected(
         run="p-1",
@@ -152,7 +155,11 @@ def test_a_withdrawal_of_what_ingest_refused_takes_nothing(desk: Desk) -> None:
     desk.store(rejected)
     withdrawn = desk.complete(DataWithdrawn(arrival_source="/s", arrival_id="1"))
     assert isinstance(withdrawn, DataWithdrawn)
-    assert withdrawn.amount == Amount()
+    assert (withdrawn.account, withdrawn.amount) == ("set_aside", Amount(arrivals=1, tokens=9))
+    desk.store(OperatorRequested(verb="drop", dead_letter=desk.journal.head()))
+    withdrawn = desk.complete(DataWithdrawn(arrival_source="/s", arrival_id="1"))
+    assert isinstance(withdrawn, DataWithdrawn)
+    assert (withdrawn.account, withdrawn.amount) == ("set_aside", Amount())
 
 
 def test_withdrawals_that_refer_to_nothing(desk: Desk) -> None:
@@ -168,6 +175,73 @@ def test_withdrawals_that_refer_to_nothing(desk: Desk) -> None:
     with pytest.raises(InputError, match=f"position {position} was withdrawn") as caught:
         desk.complete(DataWithdrawn(arrival_source="/s", arrival_id="1"))
     assert caught.value.reason == "withdrawn_already"
+
+
+def rejected(arrival: int, run: str = "p-1", attempt: int = 1) -> DataRejected:
+    """What ingest tells of an arrival that it cannot use."""
+    return DataRejected(
+        run=run,
+        stage="ingest",
+        attempt=attempt,
+        arrival=arrival,
+        domain="prose",
+        estimate=Amount(arrivals=1, tokens=9),
+        reason="truncated",
+        message="It is half a file.",
+    )
+
+
+@pytest.mark.parametrize("verb", ["retry", "drop"])
+def test_a_rejected_arrival_is_settled_with_its_amount(desk: Desk, verb: Verb) -> None:
+    """Span and amount are the arrival's, as ingest was told of it; another pipeline cannot ask for it."""
+    arrival = desk.store(arrived(), id_="1")
+    letter = desk.store(rejected(arrival))
+    asked = OperatorRequested(verb=verb, dead_letter=letter, by="ann")
+    spans, amounts = (Span(after=arrival - 1, upto=arrival),), {"prose": Amount(arrivals=1, tokens=9)}
+    assert desk.complete(asked) == msgspec.structs.replace(asked, spans=spans, amounts=amounts)
+    assert desk.refusal(asked, "q") == "wrong_pipeline"
+
+
+@pytest.mark.parametrize("verb", ["retry", "drop"])
+def test_a_rejected_arrival_that_was_withdrawn_is_settled(desk: Desk, verb: Verb) -> None:
+    """Its producer has taken it back."""
+    arrival = desk.store(arrived(), id_="1")
+    letter = desk.store(rejected(arrival))
+    desk.store(desk.complete(DataWithdrawn(arrival_source="/s", arrival_id="1")))
+    assert desk.refusal(OperatorRequested(verb=verb, dead_letter=letter)) == "resolved_already"
+
+
+def test_the_words_of_an_attempt_that_had_ended_are_no_dead_letter(desk: Desk) -> None:
+    """The state did not count them; those of the next attempt are one."""
+    arrival = desk.store(arrived(), id_="1")
+    desk.store(StageFailed(run="p-1", stage="ingest", attempt=1, failure="hang", message="It hung."))
+    stale, letter = desk.store(rejected(arrival)), desk.store(rejected(arrival, attempt=2))
+    assert desk.refusal(OperatorRequested(verb="retry", dead_letter=stale)) == "unknown_dead_letter"
+    desk.complete(OperatorRequested(verb="retry", dead_letter=letter))
+
+
+def test_what_waits_for_the_next_run_is_bounded(desk: Desk) -> None:
+    """Beyond the bound a retry, and an accept, is refused; a drop is not."""
+    arrival = desk.store(arrived(), id_="1")
+    letter = desk.store(rejected(arrival))
+    spans = (Span(after=0, upto=1),)
+    desk.store(ModelRejected(run="p-9", reason="It forgot.", spans=spans, amounts={}))
+    many = tuple(Readmitted(after=n, upto=n + 1, since=9) for n in range(MAX_READMITTED))
+    pipelines = {**desk.state.pipelines, "p": msgspec.structs.replace(desk.state.pipelines["p"], readmitted=many)}
+    desk.state = msgspec.structs.replace(desk.state, pipelines=pipelines)
+    assert desk.refusal(OperatorRequested(verb="retry", dead_letter=letter)) == "too_many_readmitted"
+    assert desk.refusal(OperatorRequested(verb="accept", run="p-9")) == "too_many_readmitted"
+    desk.complete(OperatorRequested(verb="drop", dead_letter=letter))
+
+
+@pytest.mark.parametrize("first", ["accept", "withdraw"])
+def test_what_a_run_set_aside_is_settled_once(desk: Desk, first: Verb) -> None:
+    """Accepted twice, its data would be trained on twice."""
+    spans, amounts = (Span(after=3, upto=9),), {"prose": Amount(arrivals=2, tokens=5)}
+    desk.store(ModelRejected(run="p-9", reason="It forgot.", spans=spans, amounts=amounts))
+    desk.store(desk.complete(OperatorRequested(verb=first, run="p-9")))
+    for verb in ("accept", "withdraw"):
+        assert desk.refusal(OperatorRequested(verb=verb, run="p-9")) == "resolved_already"
 
 
 @pytest.mark.parametrize("verb", ["accept", "withdraw"])
@@ -204,3 +278,37 @@ def test_facts_of_the_daemon_pass(desk: Desk) -> None:
         offer = Offer(source="/s", id="x", where="w", digest=b"d", event=event)
         assert complete(transaction, desk.state, offer) is event
     assert desk.refusal(None) == "malformed"
+
+
+def test_an_adopted_model_has_seen_what_is_pending_at_that_very_position(desk: Desk, tmp_path: Path) -> None:
+    """The folder is told where it really lies; the arrivals up to here are its past, or, where asked, none."""
+    (tmp_path / "my model").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "my model")
+    asked = OperatorRequested(verb="adopt", model="link", by="ann")
+    folder = str((tmp_path / "my model").resolve())
+    assert desk.complete(asked) == msgspec.structs.replace(asked, model=folder)
+    position = desk.store(arrived(), id_="1")
+    seen = desk.complete(OperatorRequested(verb="adopt", model=(tmp_path / "my model").as_uri()))
+    assert isinstance(seen, OperatorRequested)
+    assert (seen.model, seen.spans) == (folder, (Span(after=0, upto=position),))
+    assert seen.amounts == {"prose": Amount(arrivals=1, documents=1, bytes=9, tokens=9)}
+    nothing = desk.complete(OperatorRequested(verb="adopt", model="link", trained_on="nothing"))
+    assert isinstance(nothing, OperatorRequested)
+    assert (nothing.spans, nothing.amounts) == ((), {})
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (None, "missing_model"),
+        ("", "missing_model"),
+        ("nowhere", "file_missing"),
+        ("a", "not_a_folder"),
+        ("/etc", "outside_roots"),
+        ("..", "outside_roots"),
+        ("s3://bucket/model", "unknown_scheme"),
+    ],
+)
+def test_a_model_is_a_folder_inside_the_roots(desk: Desk, model: str | None, reason: str) -> None:
+    """Anything else is refused before it is recorded."""
+    assert desk.refusal(OperatorRequested(verb="adopt", model=model)) == reason

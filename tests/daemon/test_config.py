@@ -119,6 +119,7 @@ BAD = {
     "share above one": (policies("kind: rewarm_replay, replay: 1.5"), ["policies.0.rewarm_replay.replay", "1.5"]),
     "no number": (policies("kind: promotion, min_gain: .nan"), ["policies.0.promotion.min_gain", "finite"]),
     "unknown stage": ("pipelines: {p: {stages: [ingst]}}", ["pipelines.p.stages.0", "ingest, probe", "ingst"]),
+    "adopt as a stage": ("pipelines: {p: {stages: [adopt]}}", ["pipelines.p.stages.0", "rewarm adopt", "promote"]),
     "no stages": ("pipelines: {p: {stages: []}}", ["pipelines.p.stages"]),
     "stage twice": ("pipelines: {p: {stages: [ingest, ingest]}}", ["pipelines.p", "named twice"]),
     "stages out of order": (

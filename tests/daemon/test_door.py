@@ -51,13 +51,31 @@ def test_a_cloudevent_keeps_its_identity(door: Door) -> None:
     assert json.loads(offer.text)["id"] == "1"
 
 
-@pytest.mark.parametrize("given", [{}, {"id": "7"}, {"source": "/producer"}])
-def test_plain_json_falls_back_to_the_files_identity(door: Door, given: dict[str, str]) -> None:
-    """Without an envelope the file's hash and line make the fact unique, unless both id and source are told."""
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, ("/spool", "abc:3")),
+        ({"source": "/producer"}, ("/spool", "abc:3")),
+        ({"id": "7"}, ("/spool", "7")),
+        ({"id": "7", "source": "/producer"}, ("/producer", "7")),
+    ],
+)
+def test_plain_json_falls_back_to_the_files_identity(
+    door: Door, given: dict[str, str], expected: tuple[str, str]
+) -> None:
+    """Without an envelope the file's hash and line make the fact unique, unless an id is told; a source needs one."""
     offer = receive(door, {"type": "data.arrived", "subject": "p", "data": ARRIVED, **given})
-    assert (offer.source, offer.id) == ("/spool", "abc:3")
-    told = receive(door, {"type": "data.arrived", "subject": "p", "data": ARRIVED, "id": "7", "source": "/producer"})
-    assert (told.source, told.id) == ("/producer", "7")
+    assert (offer.source, offer.id) == expected
+
+
+def test_without_any_id_an_event_is_refused(door: Door) -> None:
+    """Where the source has no id for a text either, it is kept under its digest."""
+    text = json.dumps({"type": "data.arrived", "subject": "p", "data": ARRIVED}).encode()
+    offer = door.receive(Letter(text=text, where="http:ci", source="/http/ci"))
+    assert offer.refusal is not None
+    assert offer.refusal[0] == "missing_id"
+    assert offer.id == door.receive(Letter(text=text, where="http:ci", source="/http/ci")).id
+    assert offer.id.startswith("/http/ci#")
 
 
 @pytest.mark.parametrize("type_", ["data.arrived", "data.arrived.v1", "io.rewarm.data.arrived", VALID["type"]])
@@ -81,6 +99,7 @@ REFUSED: dict[str, tuple[object, str, str]] = {
     "a number": (1, "wrong_envelope", "object"),
     "an array": ([VALID], "wrong_envelope", "object"),
     "no type": ({"subject": "p"}, "wrong_envelope", "type"),
+    "another version": ({**VALID, "specversion": "0.3", "data": ARRIVED}, "wrong_envelope", "'0.3'"),
     "type is a number": ({**VALID, "type": 1}, "wrong_envelope", "$.type"),
     "id is a number": ({**VALID, "id": 7, "data": ARRIVED}, "wrong_envelope", "$.id"),
     "unknown kind": ({**VALID, "type": "data.vanished"}, "unknown_kind", "data.arrived"),

@@ -197,7 +197,7 @@ def test_a_full_disk_pauses_and_loses_nothing(bench: Bench, monkeypatch: pytest.
 
     def full(error: JournalFull) -> None:
         real(error)
-        seen.append((bench.loop.trouble, bench.inbox._open.is_set()))  # noqa: SLF001 - as above
+        seen.append((bench.loop.trouble, not bench.inbox.paused))
 
     monkeypatch.setattr(bench.loop, "_full", full)
     bench.journal.full = 3

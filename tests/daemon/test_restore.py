@@ -131,3 +131,25 @@ def test_errors_of_the_journal_go_up(history: History, monkeypatch: pytest.Monke
     monkeypatch.setattr(history.journal, "records", records)
     with pytest.raises(JournalFull):
         restore(history.journal)
+
+
+def test_whoever_folds_is_asked_now_and_then_whether_to_go_on(
+    history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long journal is folded in steps, between which the daemon shows that it lives, or is ended."""
+
+    class Ended(Exception):
+        """The end of the fold."""
+
+    asked: list[None] = []
+
+    def tick() -> None:
+        asked.append(None)
+        if len(asked) == 5:
+            raise Ended
+
+    monkeypatch.setattr("daemon.restore.TICK_RECORDS", 5)
+    assert restore(history.journal, tick=tick).state == history.states[20]
+    assert len(asked) == 4
+    with pytest.raises(Ended):
+        restore(history.journal, tick=tick)

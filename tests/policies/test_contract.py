@@ -172,6 +172,21 @@ def test_a_policy_is_a_frozen_value(kind: str) -> None:
             setattr(policy, "name", "other")  # noqa: B010 - the type checker knows that it cannot be set
 
 
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("kind", LABELS)
+def test_a_changed_copy_keeps_nothing_of_the_old_one(kind: str, deep: bool) -> None:
+    """What a policy derives from its fields once is derived anew in a copy with other fields."""
+    made = ADAPTER.validate_python({"kind": kind})
+    assert made.label == kind
+    changed: dict[str, object] = {"name": "mine", **({"priority": 7} if "priority" in type(made).model_fields else {})}
+    for policy in (made, made.model_copy(deep=deep)):
+        derived = {name: getattr(policy, name) for name in vars(type(policy)) if name in {"_intents", "_retrain"}}
+        copied = policy.model_copy(update=changed, deep=deep)
+        assert copied == ADAPTER.validate_python({"kind": kind, **changed})
+        assert copied.label == "mine"
+        assert all(getattr(copied, name) != old for name, old in derived.items())
+
+
 @pytest.mark.parametrize("kind", LABELS)
 def test_configurations_survive_their_json(kind: str) -> None:
     """What `configuration.changed` keeps of a policy makes the same policy again."""

@@ -1,4 +1,4 @@
-"""When a retrain is due: by increments, by time, by request."""
+"""When a retrain is due: by increments, by time, by the calendar, by request."""
 
 from datetime import timedelta
 from typing import Any
@@ -10,6 +10,8 @@ from daemon.core.events import (
     DataArrived,
     ModelPromoted,
     OperatorRequested,
+    ScheduleFired,
+    ScheduleSettings,
     StageSucceeded,
     TimerFired,
 )
@@ -123,6 +125,113 @@ def test_an_operator_can_ask(build: Build) -> None:
         assert "operator" in decision.reason
 
 
+def tick(build: Build, hours: float = 0, policy: str = NAME) -> Any:  # noqa: ANN401 - a record
+    """Make the record of a tick, told so many hours late."""
+    settings = ScheduleSettings(cron="0 12 * * sun", timezone="Europe/Berlin")
+    event = ScheduleFired(
+        policy=policy,
+        specification=settings.specification,
+        scheduled_for=build.noon,
+        cron=settings.cron,
+        timezone=settings.timezone,
+    )
+    return build.record(event, build.after(hours=hours))
+
+
+@pytest.mark.parametrize("hours", [0, 30])
+def test_a_tick_makes_a_retrain_due(build: Build, hours: float) -> None:
+    """Each tick of its own calendar is an occasion, however late it is told; another policy's tick is none."""
+    policy = PeriodicRetraining(cron="0 12 * * sun", timezone="Europe/Berlin", after_increments=8)
+    decision = policy.decide(with_champion(build, increments=3), tick(build, hours))
+    assert decision is not None
+    assert decision.verdict == "due"
+    assert decision.reason == "The schedule '0 12 * * sun' fired for 2026-03-01T12:00:00+00:00."
+    (command,) = decision.commands
+    assert isinstance(command, StartRun)
+    assert command.intent.kind == "retrain"
+    assert policy.decide(with_champion(build, increments=3), tick(build, hours, "nightly")) is None
+
+
+def test_the_calendar_is_what_the_clock_is_told(build: Build) -> None:
+    """`ticks` is what was configured; without `cron` there is none."""
+    assert PeriodicRetraining(after_increments=8).ticks is None
+    policy = PeriodicRetraining(cron="0 3 * * sun", timezone="Europe/Berlin", catch_up="all")
+    assert policy.ticks == ScheduleSettings(cron="0 3 * * sun", timezone="Europe/Berlin", catch_up="all")
+    assert PeriodicRetraining(cron="0 3 * * sun").ticks == ScheduleSettings(cron="0 3 * * sun", catch_up="last")
+
+
+def test_a_tick_before_the_first_model_says_so(build: Build) -> None:
+    """There is nothing to train again yet: a verdict tells it, and no run is wished for."""
+    decision = PeriodicRetraining(cron="0 12 * * sun").decide(build.pipeline(10), tick(build))
+    assert decision is not None
+    assert (decision.verdict, decision.commands) == ("no_model", ())
+
+
+@pytest.mark.parametrize("place", ["active", "yielded", "held"])
+def test_a_tick_while_its_own_retrain_lives(build: Build, place: str) -> None:
+    """It is answered `running`, and makes no second one due; while another policy's run goes on it makes one due."""
+    policy = PeriodicRetraining(cron="0 12 * * sun")
+    run = build.run("train", NAME, plan=build.plan(kind="retrain"))
+    decision = policy.decide(with_champion(build, **{place: run}), tick(build))
+    assert decision is not None
+    assert (decision.verdict, decision.commands) == ("running", ())
+    other = policy.decide(with_champion(build, **{place: build.run("train")}), tick(build))
+    assert other is not None
+    assert other.verdict == "due"
+
+
+def test_a_tick_over_data_that_failed_passes(build: Build) -> None:
+    """Where the last run over this data ended without a model the tick starts nothing, nor takes a wish back."""
+    policy = PeriodicRetraining(cron="0 12 * * sun")
+    wish = Wish(policy=NAME, command="1/p/x/0", since=50, since_at=build.noon)
+    for wishes in ({}, {NAME: wish}):
+        decision = policy.decide(with_champion(build, failed_upto=90, wishes=wishes), tick(build))
+        assert decision is not None
+        assert (decision.verdict, decision.commands) == ("blocked", ())
+    more = policy.decide(with_champion(build, pending=10, failed_upto=90), tick(build))
+    assert more is not None
+    assert more.verdict == "due"
+
+
+def test_a_tick_after_a_refused_retrain_is_a_new_occasion(build: Build) -> None:
+    """The number waits for another increment; the calendar does not."""
+    policy = PeriodicRetraining(cron="0 12 * * sun", after_increments=8)
+    refused = with_champion(build, pending=10, increments=8, verdicts={NAME: Verdict(verdict="judged", position=95)})
+    by_number, by_tick = policy.opinion(refused, build.record()), policy.decide(refused, tick(build))
+    assert by_number is not None
+    assert by_tick is not None
+    assert (by_number.verdict, by_tick.verdict) == ("judged", "due")
+
+
+def test_a_wish_of_a_tick_waits_until_there_was_a_retrain(build: Build) -> None:
+    """What comes meanwhile does not take it back: not arrivals, not increments; a retrain that was promoted does."""
+    policy = PeriodicRetraining(cron="0 12 * * sun", after_increments=8)
+    wish = Wish(policy=NAME, command="1/p/x/0", since=50, since_at=build.noon)
+    for base, commands in ((build.model(), ()), (build.model(6), (WithdrawWish(),))):
+        state = build.pipeline(10, champion=build.model(9), base=base, increments=3, wishes={NAME: wish})
+        decision = policy.decide(state, build.record(at=build.after(hours=1)))
+        assert decision is not None
+        assert (decision.verdict, decision.commands) == ("waiting", commands)
+
+
+def test_occasions_stand_beside_each_other(build: Build) -> None:
+    """With a calendar the number and the interval act as ever, and a tick leaves the pending wake-up as it is."""
+    policy = PeriodicRetraining(cron="0 12 * * sun", after_increments=8, every=timedelta(days=30))
+    by_number = policy.decide(with_champion(build, increments=8), build.record())
+    fired = TimerFired(policy=NAME, key="interval", due=build.after(days=30))
+    by_time = policy.decide(with_champion(build), build.record(fired, build.after(days=30)))
+    waiting = policy.decide(with_champion(build), build.record(at=build.after(days=1)))
+    for decision, verdict in ((by_number, "due"), (by_time, "due"), (waiting, "waiting")):
+        assert decision is not None
+        assert decision.verdict == verdict
+    assert waiting is not None
+    assert waiting.wakes == {"interval": build.after(days=30)}
+    timers = {f"{NAME}:interval": build.after(days=30)}
+    ticked = policy.decide(with_champion(build, timers=timers), tick(build))
+    assert ticked is not None
+    assert (ticked.verdict, ticked.wakes) == ("due", {})
+
+
 def test_a_wish_that_was_asked_for_is_kept(build: Build) -> None:
     """A wish younger than the last full training stands although no number asks for it; an older one goes."""
     policy = PeriodicRetraining(after_increments=8)
@@ -173,9 +282,10 @@ def test_a_refused_retrain_is_not_repeated_at_once(build: Build) -> None:
     verdicts = {NAME: Verdict(verdict="judged", position=95)}
     timers = {f"{NAME}:interval": build.after(days=8)}
     refused = with_champion(build, pending=10, increments=8, verdicts=verdicts, timers=timers)
-    still = policy.decide(refused, build.record(at=build.after(days=2)))
+    still = policy.opinion(refused, build.record(at=build.after(days=2)))
     assert still is not None
     assert (still.verdict, still.commands) == ("judged", ())
+    assert policy.decide(refused, build.record(at=build.after(days=2))) is None, "it is said already"
 
     another = build.pipeline(
         10, champion=build.model(11), base=build.model(), increments=9, verdicts=verdicts, timers=timers
@@ -200,9 +310,22 @@ def test_facts_that_do_not_concern_it(build: Build) -> None:
     assert policy.decide(with_champion(build, increments=1), build.record(told)) is None
 
 
-@pytest.mark.parametrize("fields", [{"every": 0.5}, {"every": -1}, {"after_increments": 0}, {"from": "nowhere"}])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"every": 0.5},
+        {"every": -1},
+        {"after_increments": 0},
+        {"from": "nowhere"},
+        {"cron": 5},
+        {"cron": "* " * 200},
+        {"cron": "0 3 * * sun", "catch_up": "some"},
+        {"timezone": "Europe/Berlin"},
+        {"catch_up": "all", "after_increments": 8},
+    ],
+)
 def test_configurations_that_make_no_sense_are_refused(fields: dict[str, object]) -> None:
-    """Intervals below a second, and no increments at all, never start."""
+    """Intervals below a second, no increments at all, what a calendar lacks, and how to read one that is not there."""
     with pytest.raises(ValueError, match="validation error"):
         PeriodicRetraining.model_validate(fields)
 

@@ -151,6 +151,13 @@ def test_what_is_done_or_stopped_is_left_alone(build: Build, fields: dict[str, o
     assert StageRecovery().decide(state, build.record(FAILED)) is None
 
 
+def test_what_a_drain_stopped_is_left_alone(build: Build) -> None:
+    """It goes on without being asked for; failures before it say nothing about it."""
+    drained = StageInterrupted(run="p-90", stage="train", attempt=3, reason="drain")
+    state = build.pipeline(active=build.run(failures=build.failures("drain", 2)))
+    assert StageRecovery(retries=0).decide(state, build.record(drained)) is None
+
+
 def test_without_a_run_or_a_failure_there_is_nothing_to_recover(build: Build) -> None:
     """An idle pipeline, a run without failures, and facts about data bring no decision."""
     interrupted = StageInterrupted(run="p-90", stage="train", attempt=1, reason="cancel")

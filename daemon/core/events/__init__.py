@@ -12,6 +12,7 @@ import msgspec
 from daemon.core.commands import AnyCommand
 from daemon.core.events.base import (
     Artefact,
+    CatchUp,
     Comparison,
     Event,
     Loss,
@@ -20,12 +21,14 @@ from daemon.core.events.base import (
     PipelineSettings,
     PolicySettings,
     Scalar,
+    ScheduleSettings,
 )
 from daemon.core.events.inside import (
     ConfigurationChanged,
     DaemonStarted,
     DaemonStopped,
     DecisionMade,
+    FilesExpired,
     InputRejected,
     ModelRejected,
     ModelRolledBack,
@@ -37,6 +40,7 @@ from daemon.core.events.inside import (
     RunResumed,
     RunStarted,
     RunSucceeded,
+    ScheduleFired,
     SourceDegraded,
     SourceRecovered,
     TimerFired,
@@ -73,6 +77,7 @@ __all__ = [
     "TERMINAL",
     "AnyEvent",
     "Artefact",
+    "CatchUp",
     "CheckpointSaved",
     "Comparison",
     "ConfigurationChanged",
@@ -87,6 +92,7 @@ __all__ = [
     "EvaluationReported",
     "Event",
     "FailureReported",
+    "FilesExpired",
     "InputRejected",
     "InterruptReason",
     "LabelArrived",
@@ -112,6 +118,8 @@ __all__ = [
     "RunStarted",
     "RunSucceeded",
     "Scalar",
+    "ScheduleFired",
+    "ScheduleSettings",
     "SourceDegraded",
     "SourceRecovered",
     "StageEvent",
@@ -134,12 +142,14 @@ AnyEvent = (
     | DriftDetected
     | OperatorRequested
     | TimerFired
+    | ScheduleFired
     | DaemonStarted
     | DaemonStopped
     | ConfigurationChanged
     | SourceDegraded
     | SourceRecovered
     | InputRejected
+    | FilesExpired
     | DecisionMade
     | RunStarted
     | RunResumed

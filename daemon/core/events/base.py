@@ -1,5 +1,6 @@
 """What all events share: the base class and the values that they carry."""
 
+import hashlib
 from typing import Annotated, ClassVar, Literal
 
 import msgspec
@@ -51,13 +52,32 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     difference: Loss | None = None
 
 
-class PolicySettings(msgspec.Struct, frozen=True, kw_only=True):
+CatchUp = Literal["skip", "last", "all"]
+"""What becomes of ticks that no daemon was there for: none, the last, or all of them (the last hundred at most)."""
+
+
+class ScheduleSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """When a policy's schedule fires: a cron expression on a zone's wall clock."""
+
+    cron: str
+    timezone: str = "UTC"
+    catch_up: CatchUp = "last"
+
+    @property
+    def specification(self) -> str:
+        """What a tick's id says of its schedule; another way to catch up leaves the ticks what they are."""
+        text = f"{' '.join(self.cron.lower().split())} {self.timezone}"
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+class PolicySettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A configured policy: `configuration` is its own JSON, without secrets."""
 
     name: str
     kind: str
     version: int
     configuration: str
+    schedule: ScheduleSettings | None = None
 
 
 class PipelineSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import ClassVar, Literal
 
 from daemon.core.commands import AnyCommand
-from daemon.core.events.base import Event, Numbers, PipelineSettings, Sha256
+from daemon.core.events.base import Count, Event, Numbers, PipelineSettings, Sha256
 from daemon.core.plans import Amounts, Intent, Plan, Span
 
 
@@ -17,8 +17,19 @@ class TimerFired(Event, frozen=True):
     due: datetime
 
 
+class ScheduleFired(Event, frozen=True):
+    """A tick of a policy's schedule; `scheduled_for` comes from the schedule, however late the tick is."""
+
+    kind: ClassVar[str] = "schedule.fired"
+    policy: str
+    specification: str
+    scheduled_for: datetime
+    cron: str
+    timezone: str
+
+
 class DaemonStarted(Event, frozen=True):
-    """A daemon took the journal."""
+    """A daemon took the journal; `replaced` names the leader without a sign of life that it ended for that."""
 
     kind: ClassVar[str] = "daemon.started"
     epoch: int
@@ -26,6 +37,7 @@ class DaemonStarted(Event, frozen=True):
     reducer: int
     host: str
     pid: int
+    replaced: str = ""
 
 
 class DaemonStopped(Event, frozen=True):
@@ -60,12 +72,29 @@ class SourceRecovered(Event, frozen=True):
 
 
 class InputRejected(Event, frozen=True):
-    """A dead letter: an input that could not be accepted; its text is kept with the record."""
+    """A dead letter: an input that could not be accepted; its text is kept with the record.
+
+    `source` and `id` are what it goes by where the text names none: a retry sends it again under them.
+    """
 
     kind: ClassVar[str] = "input.rejected"
     reason: str
     message: str
     where: str
+    source: str = ""
+    id: str | None = None
+
+
+class FilesExpired(Event, frozen=True):
+    """What retention removes, by which rule: told first, carried out afterwards, repeated until it is done."""
+
+    kind: ClassVar[str] = "files.expired"
+    what: Literal["run", "checkpoints", "shard", "model"]
+    name: str
+    paths: tuple[str, ...]
+    bytes: Count
+    rule: str
+    run: str | None = None
 
 
 class DecisionMade(Event, frozen=True):

@@ -22,7 +22,11 @@ class DataArrived(Event, frozen=True):
 
 
 class DataWithdrawn(Event, frozen=True):
-    """An arrival must not be used (again); its position, domain and amount are completed at the door."""
+    """An arrival must not be used (again); its position, domain and amount are completed at the door.
+
+    So is the `account` that it is in, unless it is pending or a candidate's: what champions were trained on, of
+    them the present one alone, or what is set aside.
+    """
 
     kind: ClassVar[str] = "data.withdrawn"
     origin: ClassVar[Origin] = "outside"
@@ -31,6 +35,7 @@ class DataWithdrawn(Event, frozen=True):
     arrival: Count | None = None
     domain: str | None = None
     amount: Amount | None = None
+    account: Literal["past", "champion", "set_aside"] | None = None
     reason: Text = ""
 
 
@@ -75,11 +80,28 @@ class DriftDetected(Reported, frozen=True):
     kind: ClassVar[str] = "drift.detected"
 
 
-Verb = Literal["pause", "resume", "retrain", "promote", "rollback", "cancel", "approve", "accept", "withdraw", "retry"]
+Verb = Literal[
+    "pause",
+    "resume",
+    "retrain",
+    "promote",
+    "rollback",
+    "cancel",
+    "approve",
+    "accept",
+    "withdraw",
+    "retry",
+    "drop",
+    "adopt",
+]
 
 
 class OperatorRequested(Event, frozen=True):
-    """A person asked for something; `by` is stamped at the door, `spans` and `amounts` are completed there."""
+    """A person asked for something; `by` is stamped at the door, `spans` and `amounts` are completed there.
+
+    `dead_letter` is the position of the dead letter that `retry` or `drop` is about; `model` the folder that
+    `adopt` takes, and `trained_on` whether it has seen what is pending now.
+    """
 
     kind: ClassVar[str] = "operator.requested"
     origin: ClassVar[Origin] = "operator"
@@ -89,3 +111,6 @@ class OperatorRequested(Event, frozen=True):
     by: Text = ""
     spans: tuple[Span, ...] = ()
     amounts: Amounts = {}
+    dead_letter: Count | None = None
+    model: Text | None = None
+    trained_on: Literal["pending", "nothing"] = "pending"

@@ -111,7 +111,7 @@ class ModelEvaluated(StageEvent, frozen=True):
 
 
 class ModelPromoted(StageEvent, frozen=True):
-    """The candidate's files are published: the champion from here on."""
+    """The candidate's files are published: the champion from here on; `adopted_from` is where a foreign one lay."""
 
     kind: ClassVar[str] = "model.promoted"
     model_version: int
@@ -121,3 +121,4 @@ class ModelPromoted(StageEvent, frozen=True):
     parent: int | None
     spans: tuple[Span, ...]
     losses: dict[str, float]
+    adopted_from: str | None = None

@@ -1,12 +1,13 @@
 """The account of data: pending, taken, past, set aside."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
+from daemon.core.arrivals import MAX_READMITTED, spans
 from daemon.core.events import DataIngested, DataRejected, DataWithdrawn
 from daemon.core.plans import Amount, Span
-from daemon.core.state import free_amounts, free_tokens
+from daemon.core.state import free_arrivals, free_tokens
 
 if TYPE_CHECKING:
     from tests.daemon.core.conftest import MakeWorld, Parts, World
@@ -54,7 +55,7 @@ def test_arrivals_are_counted_per_domain(world: "World", parts: "type[Parts]") -
     assert (pipeline.waiting, pipeline.domains, pipeline.last_arrival) == (90, {"prose": 2, "code": 1}, 5)
     assert pipeline.waiting_since == world.records[1].recorded_at
     assert free_tokens(pipeline) == 90
-    assert free_amounts(pipeline) == pipeline.pending
+    assert free_arrivals(pipeline) == 3
 
 
 def test_a_run_takes_what_is_pending_until_it_is_promoted(world: "World", parts: "type[Parts]") -> None:
@@ -63,14 +64,14 @@ def test_a_run_takes_what_is_pending_until_it_is_promoted(world: "World", parts:
     world.arrive(50)
     pipeline = world.of()
     assert pipeline.pending == {"prose": parts.amount(150, 2)}
-    assert free_amounts(pipeline) == {"prose": parts.amount(50)}
+    assert free_arrivals(pipeline) == 1
     assert pipeline.waiting_since == world.now
     world.until("promote")
     world.fact(world.promotion())
     pipeline = world.of()
     assert pipeline.pending == {"prose": parts.amount(50)}
     assert free_tokens(pipeline) == 50, "the promoted run's arrivals were counted twice"
-    assert free_amounts(pipeline) == {"prose": parts.amount(50)}
+    assert free_arrivals(pipeline) == 1
     assert pipeline.champion is not None
     assert pipeline.champion.past == {"prose": parts.amount(100)}
 
@@ -84,19 +85,21 @@ def test_ingest_replaces_an_estimate_by_what_it_counted(world: "World", parts: "
     assert world.run().plan.new == {"prose": parts.amount(130)}
 
 
-def test_an_arrival_is_counted_exactly_only_once(world: "World", parts: "type[Parts]") -> None:
-    """A second attempt that ingests the same arrival again, with the same estimate, changes no amount."""
+def test_an_arrival_that_is_ingested_again_counts_as_the_last_time(world: "World", parts: "type[Parts]") -> None:
+    """A second attempt is told what the first one counted: its own count takes the place of that."""
     world.arrive(60)
     world.arrive(60)
     ingest(world, 2, parts.amount(60), parts.amount(80))
-    refuse(world, 3, parts.amount(60))
+    ingest(world, 3, parts.amount(60), parts.amount(50))
     world.fail()
     world.fire()
-    ingest(world, 2, parts.amount(60), parts.amount(80))
-    refuse(world, 3, parts.amount(60))
-    assert world.of().pending == world.run().plan.new == {"prose": parts.amount(80)}
-    assert world.of().set_aside == {"prose": parts.amount(60)}
-    assert world.of().ignored == {"already_counted": 2}
+    ingest(world, 2, parts.amount(80), parts.amount(80))
+    assert world.of().pending == world.run().plan.new == {"prose": parts.amount(130, 2)}
+    ingest(world, 2, parts.amount(80), parts.amount(70))
+    refuse(world, 3, parts.amount(50))
+    assert world.of().pending == world.run().plan.new == {"prose": parts.amount(70)}
+    assert world.of().set_aside == {"prose": parts.amount(50)}
+    assert world.of().ignored == {}
 
 
 def test_a_refused_arrival_is_set_aside(world: "World", parts: "type[Parts]") -> None:
@@ -211,14 +214,17 @@ def test_accepted_arrivals_are_pending_again_and_used_once(make_world: "MakeWorl
     world.arrive(100)
     world.finish()
     assert world.of().pending == {}
-    spans, amounts = (Span(after=0, upto=2),), {"prose": parts.amount(100)}
+    span, amounts = Span(after=0, upto=2), {"prose": parts.amount(100)}
     world.configure({"p": (parts.Starter(after=150), parts.Gate())})
-    world.request("accept", spans=spans, amounts=amounts)
-    world.request("accept", spans=spans, amounts=amounts)
+    world.request("accept", spans=(span,), amounts=amounts)
+    world.request("accept", spans=(span,), amounts=amounts)
     assert world.of().ignored == {"already_pending": 1}
-    assert (world.of().pending, world.of().set_aside, world.of().readmitted) == (amounts, {}, spans)
+    assert (world.of().pending, world.of().set_aside) == (amounts, {})
+    (again,) = world.of().readmitted
+    assert (again.after, again.upto) == (0, 2)
+    assert world.of().waiting_since is not None
     world.arrive(50)
-    assert world.run().plan.spans[0] == spans[0]
+    assert world.run().plan.spans[0] == span
     world.finish()
     pipeline = world.of()
     assert pipeline.champion is not None
@@ -229,9 +235,110 @@ def test_accepted_arrivals_are_pending_again_and_used_once(make_world: "MakeWorl
 def test_accepting_nothing_or_too_much_changes_nothing(promoted: "World") -> None:
     """An accept without spans, or beyond the bound on readmitted spans, is counted as ignored."""
     promoted.request("accept")
-    many = tuple(Span(after=0, upto=1) for _ in range(17))
+    many = tuple(Span(after=0, upto=1) for _ in range(MAX_READMITTED + 1))
     promoted.request("accept", spans=many)
     assert promoted.of().ignored == {"nothing_to_accept": 1, "too_many_readmitted_spans": 1}
+
+
+def retry(world: "World", arrival: int, amount: Amount, domain: str = "prose") -> None:
+    """Let a person retry the arrival that ingest refused, as the door completes it."""
+    span = Span(after=arrival - 1, upto=arrival)
+    world.request("retry", dead_letter=99, spans=(span,), amounts={domain: amount})
+
+
+def test_a_retried_arrival_is_for_the_next_run(world: "World", parts: "type[Parts]") -> None:
+    """It is pending again at once; the run that refused it goes on, and ends, without it."""
+    world.arrive(50)
+    world.arrive(100)
+    refuse(world, 2, parts.amount(50))
+    refuser = world.run()
+    retry(world, 2, parts.amount(50))
+    assert world.of().pending == {"prose": parts.amount(150, 2)}
+    assert world.run().plan.new == {"prose": parts.amount(100)}
+    assert (world.of().set_aside, free_tokens(world.of())) == ({}, 50)
+    world.finish()
+    champion = world.of().champion
+    assert champion is not None
+    assert (champion.run, champion.past) == (refuser.run, {"prose": parts.amount(100)})
+    assert world.of().pending == {"prose": parts.amount(50)}
+    world.arrive(60)
+    assert world.run().plan.new == {"prose": parts.amount(110, 2)}
+    assert world.run().plan.spans[0] == Span(after=1, upto=2)
+    ingest(world, 2, parts.amount(50), parts.amount(45))
+    world.finish()
+    champion = world.of().champion
+    assert champion is not None
+    assert champion.past["prose"].tokens == 205
+    assert (world.of().pending, world.of().readmitted, world.of().ignored) == ({}, (), {})
+
+
+def test_a_retried_arrival_of_a_failed_run_is_taken_once(world: "World", parts: "type[Parts]") -> None:
+    """No run has used it, and it was readmitted: the next plan has it in one span, refused again it is set aside."""
+    world.configure({"p": (parts.Starter(), parts.Gate())})
+    world.arrive(50)
+    world.arrive(100)
+    refuse(world, 2, parts.amount(50))
+    world.fail()
+    assert world.of().failed_upto > 0
+    retry(world, 2, parts.amount(50))
+    assert world.of().failed_upto == 0
+    run = world.run()
+    assert (len(run.plan.spans), run.plan.new) == (1, {"prose": parts.amount(150, 2)})
+    refuse(world, 2, parts.amount(50))
+    assert world.run().plan.new == world.of().pending == {"prose": parts.amount(100)}
+    retry(world, 2, parts.amount(50))
+    assert world.run().plan.new == {"prose": parts.amount(100)}
+    world.finish()
+    assert world.of().pending == {"prose": parts.amount(50)}
+    assert spans(world.of(), 40)[0] == Span(after=1, upto=2)
+    assert len(spans(world.of(), 40)) == 2
+
+
+def test_a_retried_arrival_can_be_withdrawn(world: "World", parts: "type[Parts]") -> None:
+    """The run that refused it keeps its amounts."""
+    world.arrive(50)
+    world.arrive(100)
+    refuse(world, 2, parts.amount(50))
+    retry(world, 2, parts.amount(50))
+    withdraw(world, 2, parts.amount(50))
+    assert world.of().pending == world.run().plan.new == {"prose": parts.amount(100)}
+
+
+def test_a_dropped_arrival_leaves_what_is_set_aside(world: "World", parts: "type[Parts]") -> None:
+    """It is neither pending nor waiting for a person."""
+    world.arrive(100)
+    refuse(world, 2, parts.amount(100))
+    amounts = {"prose": parts.amount(100)}
+    world.request("drop", spans=(Span(after=1, upto=2),), amounts=amounts)
+    assert world.of().set_aside == amounts, "it named no dead letter"
+    world.request("drop", dead_letter=99, spans=(Span(after=1, upto=2),), amounts=amounts)
+    assert (world.of().set_aside, world.of().pending) == ({}, {})
+
+
+@pytest.mark.parametrize("account", ["past", "set_aside"])
+def test_a_withdrawal_says_which_account_it_is_about(
+    promoted: "World", parts: "type[Parts]", account: Literal["past", "set_aside"]
+) -> None:
+    """What was set aside is not taken from the past of its domain, though both have some."""
+    promoted.arrive(100)
+    promoted.arrive(30)
+    refuse(promoted, promoted.of().last_arrival, parts.amount(30))
+    arrival, tokens = (2, 100) if account == "past" else (promoted.of().last_arrival, 30)
+    gone = DataWithdrawn(
+        arrival_source="/test",
+        arrival_id="1",
+        arrival=arrival,
+        domain="prose",
+        amount=parts.amount(tokens),
+        account=account,
+    )
+    promoted.fact(gone)
+    champion = promoted.of().champion
+    assert champion is not None
+    past = {} if account == "past" else {"prose": parts.amount(100)}
+    assert champion.past == promoted.run().plan.past == past
+    assert promoted.of().set_aside == ({} if account == "set_aside" else {"prose": parts.amount(30)})
+    assert promoted.run().plan.new == {"prose": parts.amount(100)}
 
 
 @pytest.mark.parametrize("end", ["fail", "cancel"])

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daemon.core import encoding
+from daemon.core import arrivals, encoding
 from daemon.core.commands import RunStage, command_id
 from daemon.core.decisions import Policy
 from daemon.core.events import (
@@ -115,7 +115,11 @@ def step(world: "World", parts: "type[Parts]", operation: str, number: int) -> N
         case "request":
             verb: Verb = "resume" if world.of(name).paused else VERBS[number % len(VERBS)]
             amounts = {"prose": Amount(arrivals=1, tokens=10)}
-            world.request(verb, name, spans=(Span(after=number % 50, upto=number % 50 + 1),), amounts=amounts)
+            spans: tuple[Span, ...] = (Span(after=number % 50, upto=number % 50 + 1),)
+            if verb == "adopt":  # as it is completed at the door
+                amounts = world.of(name).pending if number % 7 else {}
+                spans = arrivals.spans(world.of(name), world.state.position) if amounts else ()
+            world.request(verb, name, spans=spans, amounts=amounts, model="/inbox/v3")
         case "again" | "late":
             told = [r for r in world.records if isinstance(r.event, StageEvent | TimerFired)]
             if told:

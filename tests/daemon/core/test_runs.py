@@ -311,3 +311,23 @@ def test_contradictory_steps_of_a_run_change_nothing(world: "World") -> None:
     world.fact(RunCancelled(run="p-9", reason=""))
     assert world.run() == before
     assert world.of().ignored == {"pipeline_is_busy": 2, "not_the_active_run": 3, "not_a_living_run": 1}
+
+
+def test_a_stage_that_a_drain_stopped_goes_on_at_once(make_world: "MakeWorld", parts: "type[Parts]") -> None:
+    """The order to go on is decided with its end, whatever policies there are, and counts as no failure."""
+    for policies in ((parts.Starter(),), (parts.Starter(), parts.Retry(most=0))):
+        world = make_world(*policies)
+        world.arrive(100)
+        world.until("train")
+        world.begin()
+        world.checkpoint(7)
+        following = world.fact(StageInterrupted(**world.names(), reason="drain"))
+        (decided,) = world.decisions(following, "sequence")
+        run = world.run()
+        assert decided.verdict == "resume"
+        assert "after step 7" in decided.reason
+        assert decided.commands == (RunStage(run=run.run, stage="train", attempt=2, resume=True),)
+        assert (run.failures.total, run.failures.without_progress, run.checkpoint_step) == (0, 0, 7)
+        world.begin()
+        world.succeed()
+        assert world.order().stage == "evaluate"

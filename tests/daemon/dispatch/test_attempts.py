@@ -192,6 +192,22 @@ def test_how_it_ended(
     assert words in last(tmp_path).message
 
 
+@pytest.mark.parametrize(
+    ("code", "signal_", "reason"),
+    [(None, None, "drain"), (None, signal.SIGKILL, "drain"), (None, signal.SIGALRM, "hang"), (1, None, "died")],
+)
+def test_who_went_with_its_machine_while_it_drained_has_not_failed(
+    tmp_path: Path, code: int | None, signal_: int | None, reason: str
+) -> None:
+    """An attempt that was told to stop for a drain and was killed ends as drained; one that hung or broke does not."""
+    write(tmp_path, STARTED)
+    attempts.ask_to_stop(tmp_path, "drain")
+    if code is not None or signal_ is not None:
+        exited(tmp_path, code, signal_)
+    assert bury(tmp_path, "p-9", "train", 1)
+    assert last(tmp_path).reason == reason
+
+
 def test_an_attempt_that_never_began_can_be_ended(tmp_path: Path) -> None:
     """Its folder is made for the line, so that no late starter begins what is over."""
     folder = tmp_path / "p-9" / "train" / "1"

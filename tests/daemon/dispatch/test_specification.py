@@ -11,10 +11,11 @@ from daemon.core.events import (
     DataRejected,
     DataWithdrawn,
     ModelRolledBack,
+    OperatorRequested,
     RunSucceeded,
     StageSucceeded,
 )
-from daemon.core.plans import Checkpoint
+from daemon.core.plans import Checkpoint, Span
 from daemon.core.state import Model, Run
 from daemon.dispatch.specification import attempt_folder, specify
 from stages.run_folder import Specification
@@ -80,6 +81,55 @@ def test_the_arrivals_of_the_spans(build: Build, book: Book, tmp_path: Path) -> 
     assert found[1].counted is None
     assert (found[1].tokens, found[1].documents, found[1].domain) == (ESTIMATE, 1, "prose")
     assert found[1].path == str(tmp_path / "d")
+
+
+def rejected(build: Build, arrival: int, run: str = "p-9", attempt: int = 1) -> DataRejected:
+    """What ingest tells of an arrival that it cannot use."""
+    return DataRejected(
+        run=run,
+        stage="ingest",
+        attempt=attempt,
+        arrival=arrival,
+        domain="prose",
+        estimate=build.amount(7),
+        reason="truncated",
+        message="It is half a file.",
+    )
+
+
+def retried(dead_letter: int, arrival: int) -> OperatorRequested:
+    """A person's retry, as it is completed at the door."""
+    return OperatorRequested(verb="retry", dead_letter=dead_letter, spans=(Span(after=arrival - 1, upto=arrival),))
+
+
+def test_a_retried_arrival_is_for_runs_that_are_planned_afterwards(build: Build, book: Book, tmp_path: Path) -> None:
+    """The run that refused it does not get it back, however often it ingests; the next one does, until it refuses."""
+    bad, good = book.write(arrived("bad")), book.write(arrived("good"))
+    first = build.run(plan=build.plan((0, book.head())))
+    letter = book.write(rejected(build, bad))
+    book.write(OperatorRequested(verb="retry", run="p-9"))
+    book.write(retried(letter, bad))
+    next_one = build.run(plan=build.plan((0, book.head())))
+
+    def told(run: Run) -> list[int]:
+        return [arrival.position for arrival in specified(build, book, tmp_path, run).arrivals]
+
+    assert (told(first), told(next_one)) == ([good], [bad, good])
+    assert specified(build, book, tmp_path, next_one).arrivals[0].counted == build.amount(7)
+    letter = book.write(rejected(build, bad, run="p-12"))
+    assert told(next_one) == [good]
+    book.write(OperatorRequested(verb="drop", dead_letter=letter, spans=(Span(after=bad - 1, upto=bad),)))
+    assert told(build.run(plan=build.plan((0, book.head())))) == [good]
+
+
+def test_a_shard_is_no_longer_the_runs_when_a_later_attempt_refuses_its_arrival(
+    build: Build, book: Book, tmp_path: Path
+) -> None:
+    """The file changed between two attempts: it is set aside, so it is not trained on."""
+    book.write(ingested(build, 1))
+    book.write(ingested(build, 2))
+    book.write(rejected(build, 1, attempt=2))
+    assert [shard.position for shard in specified(build, book, tmp_path).new] == [2]
 
 
 def test_without_spans_there_are_no_arrivals(build: Build, book: Book, tmp_path: Path) -> None:
