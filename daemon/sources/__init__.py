@@ -1,1 +1,1 @@
-"""Where facts come from: the spool folder and the clock."""
+"""Where facts come from: the spool folder, HTTP, the clock and schedules."""

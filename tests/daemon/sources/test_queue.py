@@ -110,3 +110,32 @@ def test_waking_a_full_queue_is_harmless() -> None:
     inbox.put(item(1))
     inbox.wake()
     assert numbers(inbox.take(0)) == ["1.0"]
+
+
+def test_an_offer_is_taken_now_or_not_at_all() -> None:
+    """Nobody waits: while the queue is full, paused or closed the answer is no, and nothing is kept."""
+    inbox = Inbox(size=2)
+    assert [inbox.offer(item(number)) for number in range(3)] == [True, True, False]
+    assert numbers(inbox.take(0)) == ["0.0", "1.0"]
+    inbox.pause()
+    assert not inbox.offer(item(4))
+    inbox.resume()
+    assert inbox.offer(item(5))
+    inbox.close()
+    assert not inbox.offer(item(6))
+    assert numbers(inbox.take(0)) == ["5.0"]
+
+
+def test_a_burst_of_single_events_is_taken() -> None:
+    """A thousand requests with one event each find room; the next one may have to wait."""
+    inbox = Inbox()
+    assert all(inbox.offer(item(number)) for number in range(1000))
+
+
+def test_what_waits_is_bounded_in_bytes() -> None:
+    """Large texts fill the queue long before there are many; taken away they make room again."""
+    inbox = Inbox(weight=10_000)
+    large = Input(offers=(Offer(source="/s", id="1", where="w", digest=b"", text=b"x" * 9_000),))
+    assert [inbox.offer(large) for _ in range(2)] == [True, False]
+    inbox.take(0)
+    assert inbox.offer(large)
