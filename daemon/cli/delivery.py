@@ -1,4 +1,4 @@
-"""Events on their way into the journal: put whole into the spool, then looked for in the journal."""
+"""Events on their way into the journal: their envelope, and the way by the spool and back out of the journal."""
 
 import getpass
 import hashlib
@@ -32,21 +32,22 @@ class CloudEvent(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     source: str
     type: str
-    subject: str
+    subject: str | None
     time: str
     datacontenttype: str = "application/json"
     data: msgspec.Raw
 
 
 class Delivered(msgspec.Struct, frozen=True, kw_only=True):
-    """An event in the spool: its identity, its file, and the journal's end before it was put there."""
+    """An event that was sent: its identity and its way; in the spool its file, and the journal's end before."""
 
     id: str
     source: str
     type: str
-    file: str
-    sha256: str
-    after: int
+    way: Literal["http", "spool"] = "spool"
+    file: str = ""
+    sha256: str = ""
+    after: int = 0
 
 
 Arrival = Literal["accepted", "duplicate", "dead_letter", "waiting"]
@@ -63,7 +64,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 def envelope(
     kind: str,
-    pipeline: str,
+    pipeline: str | None,
     data: bytes,
     *,
     now: datetime,

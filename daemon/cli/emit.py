@@ -1,4 +1,4 @@
-"""`rewarm emit`: one event into the spool, checked before it is sent."""
+"""`rewarm emit`: one event to the daemon, by HTTP or the spool, checked before it is sent."""
 
 import argparse
 import hashlib
@@ -10,6 +10,7 @@ import msgspec
 
 from daemon.cli.delivery import Answer, CloudEvent, Delivered, await_answer, deliver, envelope, find_answer, inspect
 from daemon.cli.output import show, show_json, warn
+from daemon.cli.post import VARIABLE, Target, Unanswered, find_target, post
 from daemon.cli.session import configured, find_daemon, perhaps_reading
 from daemon.config import Configuration
 from daemon.core.errors import RewarmError
@@ -28,20 +29,21 @@ EXAMPLES = """examples:
 
 
 class Sent(NamedTuple):
-    """What is shown of an event that was sent."""
+    """What is shown of an event that was sent; `url` where it went by HTTP."""
 
     delivered: Delivered
     answer: Answer | None
+    url: str = ""
 
 
 def add(commands: "Commands", common: argparse.ArgumentParser) -> None:
     """Add the command."""
-    text = "send an event by the spool"
+    text = "send an event to the daemon"
     parser = commands.add_parser(
         "emit",
         parents=[common],
         help=text,
-        description="Send an event by the spool: a kind with its data, or `data` with a file.",
+        description="Send an event: a kind with its data, or `data` with a file. By the spool while no daemon runs.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -60,13 +62,25 @@ def add(commands: "Commands", common: argparse.ArgumentParser) -> None:
 def waiting(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of commands that may wait for the journal."""
     parser.add_argument(
-        "--wait", action="store_true", help="wait until it is in the journal, and say what became of it"
+        "--wait", action="store_true", help="by the spool: wait until it is in the journal, and say what became of it"
     )
+    sending(parser)
+
+
+def sending(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say which way an event goes, and how long its answer is waited for."""
     parser.add_argument("--timeout", type=float, default=60.0, metavar="S", help="longest wait (default: 60 s)")
+    parser.add_argument("--spool", action="store_true", help="by the spool, also where a daemon could be asked by HTTP")
+    parser.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help=f"a token for HTTP (default: ${VARIABLE}, else the daemon's own)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Check the event, put it into the spool, and wait when asked to."""
+    """Check the event, and send it."""
     configuration = configured(arguments)
     kind = "data.arrived" if arguments.kind == DATA else arguments.kind
     event = envelope(
@@ -83,17 +97,28 @@ def run(arguments: argparse.Namespace) -> int:
 
 def send(configuration: Configuration, event: CloudEvent, arguments: argparse.Namespace) -> int:
     """Send an event and tell; 1 when it became a dead letter or did not arrive in time."""
+    sent = dispatch(configuration, event, arguments, wait=arguments.timeout if arguments.wait else None)
+    answer = sent.answer
+    if arguments.json:
+        show_json({"event": sent.delivered, "answer": answer})
+    else:
+        show(*_sentences(configuration, sent))
+    return 0 if answer is None or answer.outcome in {"accepted", "duplicate"} else 1
+
+
+def dispatch(
+    configuration: Configuration, event: CloudEvent, arguments: argparse.Namespace, *, wait: float | None
+) -> Sent:
+    """Send an event; by the spool, wait so many seconds for its answer, or not at all.
+
+    By HTTP where a daemon runs that lets this user in, or where a token is given, else by the spool. Sent both
+    ways it counts once, so where HTTP gives no answer the spool is as good.
+    """
     for warning in inspect(configuration, event):
         warn(f"Sent all the same, but as things are it would be refused: {warning}")
-    with perhaps_reading(configuration) as reader:
-        head = reader.head() if reader is not None else 0
-    delivered = deliver(configuration, event, head)
-    answer = _await(configuration, delivered, arguments.timeout) if arguments.wait else None
-    if arguments.json:
-        show_json({"event": delivered, "answer": answer})
-    else:
-        show(*_sentences(configuration, Sent(delivered, answer)))
-    return 0 if answer is None or answer.outcome in {"accepted", "duplicate"} else 1
+    target = None if arguments.spool else find_target(configuration, arguments.token_file)
+    sent = _by_http(target, event) if target is not None else None
+    return sent or _by_spool(configuration, event, wait)
 
 
 def _data(arguments: argparse.Namespace) -> bytes:
@@ -125,6 +150,25 @@ def described(path: Path, domain: str, given: str | None = None) -> bytes:
     )
 
 
+def _by_http(target: Target, event: CloudEvent) -> Sent | None:
+    """Return what the daemon answers, None when the spool has to do; raises RewarmError with a given token."""
+    try:
+        answer = post(target, event)
+    except Unanswered as error:
+        if target.given:
+            raise
+        warn(f"{error} It goes by the spool instead.")
+        return None
+    return Sent(Delivered(id=event.id, source=event.source, type=event.type, way="http"), answer, target.url)
+
+
+def _by_spool(configuration: Configuration, event: CloudEvent, wait: float | None) -> Sent:
+    with perhaps_reading(configuration) as reader:
+        head = reader.head() if reader is not None else 0
+    delivered = deliver(configuration, event, head)
+    return Sent(delivered, None if wait is None else _await(configuration, delivered, wait))
+
+
 def _await(configuration: Configuration, delivered: Delivered, timeout: float) -> Answer:
     def ask() -> Answer:
         with perhaps_reading(configuration) as reader:
@@ -134,14 +178,15 @@ def _await(configuration: Configuration, delivered: Delivered, timeout: float) -
 
 
 def _sentences(configuration: Configuration, sent: Sent) -> list[str]:
-    delivered, answer = sent
+    delivered, answer, url = sent
+    way = f"  by HTTP: {url}" if url else f"  by the spool: {delivered.file}"
     identity = f"{delivered.type} {delivered.id} from {delivered.source}"
     running = find_daemon(configuration.journal).running
     if answer is None or answer.outcome == "waiting":
         note = "" if running else " No daemon is running; the next one reads it (`rewarm serve`)."
         return [f"In the spool: {identity}.{note}", f"  {delivered.file}"]
     if answer.outcome == "accepted":
-        return [f"Accepted at position {answer.position}: {identity}."]
+        return [f"Accepted at position {answer.position}: {identity}.", way]
     if answer.outcome == "duplicate":
-        return [f"A duplicate, counted once: {identity}."]
-    return [f"Refused ({answer.reason}), kept as dead letter at position {answer.position}: {answer.message}"]
+        return [f"A duplicate, counted once: {identity}.", way]
+    return [f"Refused ({answer.reason}), kept as dead letter at position {answer.position}: {answer.message}", way]

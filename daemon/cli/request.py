@@ -1,4 +1,4 @@
-"""`rewarm request`: ask for something as a person, by the spool; whose request it is the file's owner says."""
+"""`rewarm request`: ask for something as a person; whose request it is the token says, or the spool file's owner."""
 
 import argparse
 from datetime import UTC, datetime

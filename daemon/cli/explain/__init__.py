@@ -5,13 +5,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from daemon.cli.explain import render
-from daemon.cli.explain.story import Story, tell
 from daemon.cli.explain.why import look
 from daemon.cli.output import program, short, show, show_json
 from daemon.cli.session import configured, perhaps_reading, reading
 from daemon.config import Configuration
 from daemon.core.state import State
 from daemon.restore import restore
+from daemon.story import Story, tell
 
 if TYPE_CHECKING:
     from daemon.cli.session import Commands

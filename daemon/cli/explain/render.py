@@ -4,11 +4,11 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from rich.console import RenderableType
 
-from daemon.cli.explain.story import Arrived, Attempt, Decided, StageTold, Story
 from daemon.cli.explain.why import Opinion, Why
 from daemon.cli.output import NOTHING, columns, commands, count, facts, heading, seconds, size, when
 from daemon.core.events import Comparison, Loss, Numbers, Scalar
 from daemon.core.plans import Amounts, Plan, Schedule, learning_rate, steps, tokens
+from daemon.story import Arrived, Attempt, Decided, StageTold, Story
 
 BARS = "▁▂▃▄▅▆▇█"
 CURVE_WIDTH = 48
@@ -28,7 +28,12 @@ WORDS = (
     "live; the trunk behind it is the checkpoint from which the next run goes on; replay mixes old data into the "
     "new, so that it is not forgotten. #12 is record 12 of the journal."
 )
-KINDS = {"base": "the first training", "increment": "an increment", "retrain": "a retraining"}
+KINDS = {
+    "base": "the first training",
+    "increment": "an increment",
+    "retrain": "a retraining",
+    "adopt": "an adoption",
+}
 
 
 def story(told: Story, files: Mapping[str, str], following: Iterable[tuple[str, str]]) -> list[RenderableType]:
@@ -80,6 +85,13 @@ def opinion_rows(opinion: Opinion) -> list[tuple[str, str]]:
 
 def plan_rows(plan: Plan, planned_by: Decided | None) -> list[tuple[str, str]]:
     """Return a plan in words."""
+    if plan.start.folder is not None:
+        return [
+            ("takes", f"the model in {plan.start.folder}"),
+            ("its past", _amounts(plan.new)),
+            ("positions", ", ".join(f"({span.after}, {span.upto}]" for span in plan.spans) or NOTHING),
+            ("note", plan.rule),
+        ]
     training = plan.training
     total = steps(training)
     start = {"scratch": f"random weights ({plan.model.kind} {plan.model.preset})"}.get(

@@ -5,7 +5,6 @@ from datetime import datetime
 
 import msgspec
 
-from daemon.cli.explain.story import Decided, decided
 from daemon.cli.status import Waiting, describe, hindrance
 from daemon.config import Configuration
 from daemon.core.commands import StartRun, WithdrawWish
@@ -16,6 +15,7 @@ from daemon.core.plans import Plan
 from daemon.core.state import Pipeline, State
 from daemon.core.transition import evolve
 from daemon.journal.base import Reader
+from daemon.story import Decided, decided
 from policies.base import BasePolicy
 
 

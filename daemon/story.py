@@ -43,6 +43,10 @@ PAGE = 1000
 STARTS = frozenset({RunStarted.kind})
 
 
+class UnknownRun(RewarmError):
+    """No run has this name; the message names the latest ones."""
+
+
 class Arrived(msgspec.Struct, frozen=True, kw_only=True):
     """An arrival that the run was for; `exact` once ingest has counted it, `refused` if it could not be used."""
 
@@ -134,14 +138,14 @@ def runs(reader: Reader, pipeline: str | None = None) -> list[Record]:
 
 
 def tell(reader: Reader, run: str) -> Story:
-    """Return a run's story; raises RewarmError naming the latest runs when there is none of that name."""
+    """Return a run's story; raises UnknownRun when there is none of that name."""
     records = _all(reader, run)
     started = next((record for record in records if isinstance(record.event, RunStarted)), None)
     if started is None or not isinstance(started.event, RunStarted):
         known = [r.event.run for r in runs(reader) if isinstance(r.event, RunStarted)]
         listed = ", ".join(known[-10:]) or "none yet"
         earlier = f" (and {len(known) - 10} before)" if len(known) > 10 else ""  # noqa: PLR2004 - as many as are named
-        raise RewarmError(f"There is no run {run!r}. Runs: {listed}{earlier}.")
+        raise UnknownRun(f"There is no run {run!r}. Runs: {listed}{earlier}.")
     event, pipeline = started.event, started.pipeline or ""
     decisions = [decided(r, r.event) for r in records if isinstance(r.event, DecisionMade)]
     arrivals, further = _arrivals(reader, pipeline, event.plan.spans)

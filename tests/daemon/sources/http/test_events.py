@@ -1,0 +1,258 @@
+"""`POST /events`: every form, every answer, and what of it is recorded."""
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from daemon.core.events import InputRejected, OperatorRequested
+from daemon.door import MAX_BYTES
+from daemon.sources.http.modes import MAX_BATCH, MAX_BATCH_BYTES
+from daemon.sources.queue import Inbox
+from ops.health import Status
+from tests.daemon.sources.http.site import BATCH, PLAIN, STRUCTURED, Site, event
+
+
+def rejected(site: Site) -> list[InputRejected]:
+    """Return the dead letters."""
+    return [record.event for record in site.records() if isinstance(record.event, InputRejected)]
+
+
+def test_an_event_is_answered_once_the_journal_has_it(site: Site) -> None:
+    """202 with the position of its record; sent again it is 202 again, and counts once."""
+    told = {"id": "1", "source": "/test", "reason": "", "message": ""}
+    assert site.post(event()) == (202, {**told, "outcome": "accepted", "position": 2})
+    assert site.post(event()) == (202, {**told, "outcome": "duplicate", "position": 2})
+    assert [(r.source, r.id, r.pipeline) for r in site.records()] == [("/test", "1", "one")]
+    assert site.loop.duplicates == 1
+    assert site.counted == [("/events", 202)] * 2
+
+
+def test_a_reused_id_is_a_conflict(site: Site) -> None:
+    """Other content under an id that is taken becomes a dead letter, and 409."""
+    site.post(event())
+    status, told = site.post(event(data={"metric": "psi", "value": 0.9}))
+    assert (status, told["error"], told["outcome"], told["position"]) == (409, "id_reused", "dead_letter", 3)
+
+
+def test_binary_mode_is_kept_as_the_same_event(site: Site) -> None:
+    """Attributes in headers, percent-encoded, and data as the body: a duplicate of the structured event."""
+    headers = {
+        **PLAIN,
+        "ce-specversion": "1.0",
+        "ce-id": "caf%C3%A9 %22",
+        "ce-source": "/test",
+        "ce-type": "io.rewarm.drift.detected.v1",
+        "ce-subject": "one",
+        "ce-time": "2026-03-01T12:00:00Z",
+        "ce-traceparent": "00-1",
+    }
+    status, told = site.post(b'{"metric": "psi", "value": 0.5}', headers)
+    assert (status, told["id"], told["outcome"]) == (202, 'café "', "accepted")
+    kept = json.loads(site.records()[0].text or b"")
+    assert kept == {
+        **event('café "', time="2026-03-01T12:00:00Z"),
+        "traceparent": "00-1",
+        "data": {"metric": "psi", "value": 0.5},
+    }
+    assert site.post(event('café "'))[1]["outcome"] == "duplicate"
+
+
+@pytest.mark.parametrize("content", [b"hello", b"\xff\x00", b'{"metric": '])
+def test_a_binary_body_that_is_no_json_is_kept_as_it_came(site: Site, content: bytes) -> None:
+    """It becomes a dead letter whose text has the body in base64."""
+    headers = {"content-type": "text/plain", "ce-id": "1", "ce-source": "/test", "ce-type": "drift.detected"}
+    status, told = site.post(content, headers)
+    assert (status, told["error"], told["id"]) == (400, "wrong_data", "1")
+    assert b"data_base64" in (site.records()[0].text or b"")
+
+
+def test_a_binary_header_that_cannot_be_read_is_named(site: Site) -> None:
+    """Percent-encoding that is no UTF-8 is refused, and not guessed at."""
+    status, told = site.post(b"{}", {"ce-id": "%FF", "ce-type": "drift.detected", **PLAIN})
+    assert (status, told["error"]) == (400, "wrong_envelope")
+    assert "ce-id" in told["message"]
+
+
+def test_of_a_batch_with_one_bad_event_the_others_count(site: Site) -> None:
+    """207: each event is named with its outcome, in order; the bad one is a dead letter."""
+    bad = event("b", subject="nobody")
+    status, told = site.post([event("a"), bad, event("c"), event("a")], BATCH)
+    assert status == 207
+    assert [(each["id"], each["outcome"]) for each in told["events"]] == [
+        ("a", "accepted"),
+        ("b", "dead_letter"),
+        ("c", "accepted"),
+        ("a", "duplicate"),
+    ]
+    assert told["events"][1]["reason"] == "unknown_pipeline"
+    assert site.kinds() == ["drift.detected", "input.rejected", "drift.detected"]
+
+
+def test_a_batch_is_202_or_400_where_all_agree(site: Site) -> None:
+    """All taken: 202; all refused: 400; an empty one asks for nothing."""
+    assert site.post([event("a"), event("b")], BATCH)[0] == 202
+    status, told = site.post([event("c", subject="nobody"), 7], BATCH)
+    assert (status, told["error"], len(told["events"])) == (400, "all_refused", 2)
+    assert site.post([], BATCH) == (202, {"events": []})
+    status, told = site.post(b'[{"id": ', BATCH)
+    assert (status, told["events"][0]["reason"]) == (400, "malformed")
+    assert len(rejected(site)) == 3
+
+
+def test_plain_json_takes_its_id_from_a_header(site: Site) -> None:
+    """`Idempotency-Key` stands for the id; in a batch with the event's number; under the source of who sent it."""
+    plain = event(None, source=None, specversion=None, type="drift.detected")
+    keyed = {**PLAIN, "idempotency-key": '"k-1"'}
+    assert site.post(plain, keyed)[1]["outcome"] == "accepted"
+    assert site.post(plain, {**PLAIN, "idempotency-key": "k-1"})[1]["outcome"] == "duplicate"
+    site.post([plain, plain], {**BATCH, "idempotency-key": "k-2"})
+    assert [(record.source, record.id) for record in site.records()] == [
+        ("/http/anonymous", "k-1"),
+        ("/http/anonymous", "k-2:0"),
+        ("/http/anonymous", "k-2:1"),
+    ]
+    assert site.post(plain, {**PLAIN, "idempotency-key": "k" * 257})[1]["error"] == "wrong_key"
+
+
+def test_an_event_without_any_id_is_a_dead_letter(site: Site) -> None:
+    """It would count again with every try: 400, and the operator sees it."""
+    status, told = site.post(event(None, source=None, specversion=None), PLAIN)
+    assert (status, told["error"], told["position"]) == (400, "missing_id", 2)
+    status, told = site.post(event(None), STRUCTURED)
+    assert (status, told["error"]) == (400, "missing_id")
+
+
+REFUSED = {
+    "year 2099": (event(time="2099-01-01T00:00:00Z"), "time_in_future"),
+    "no zone": (event(time="2026-03-01T12:00:00"), "wrong_time"),
+    "our kind": (event(kind="run.failed"), "forbidden_kind"),
+    "our source": (event(source="/rewarm/daemon"), "forbidden_source"),
+    "unknown kind": (event(kind="data.vanished"), "unknown_kind"),
+    "wrong data": (event(data={"metric": 1}), "wrong_data"),
+    "file missing": (event(kind="data.arrived", data={"uri": "b", "domain": "d"}), "file_missing"),
+    "outside": (event(kind="data.arrived", data={"uri": "/etc/passwd", "domain": "d"}), "outside_roots"),
+    "10,000 deep": (b'{"id":"1","data":' + b"[" * 10_000 + b"]" * 10_000 + b"}", "malformed"),
+    "no json": (b"hello", "malformed"),
+    "nothing": (b"", "malformed"),
+}
+
+
+@pytest.mark.parametrize(("content", "reason"), REFUSED.values(), ids=list(REFUSED))
+def test_bad_input_is_kept_as_a_dead_letter(site: Site, content: object, reason: str) -> None:
+    """400 with the reason and the position of the dead letter; sent again it is the same one."""
+    status, told = site.post(content)
+    assert (status, told["error"], told["outcome"], told["position"]) == (400, reason, "dead_letter", 2)
+    assert rejected(site)[0].where == "http:anonymous"
+    assert site.post(content)[1]["position"] == 2
+    assert site.kinds() == ["input.rejected"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"content-type": "text/plain"},
+        {"content-type": "application/x-www-form-urlencoded"},
+        {"content-type": "application/cloudevents+avro"},
+        {"content-type": "application/json; charset=utf-16"},
+        {"content-type": ";;;"},
+    ],
+)
+def test_an_unknown_form_is_refused_unrecorded(site: Site, headers: dict[str, str]) -> None:
+    """415: nothing of it is read; a web page cannot send what is taken without asking first."""
+    assert site.post(event(), headers)[0] == 415
+    assert site.records() == []
+
+
+def test_what_is_too_large_is_not_read(site: Site) -> None:
+    """413 by the announced length, by what arrives, and by the number of events; nothing is recorded."""
+    assert site.post(b" " * (MAX_BYTES + 1))[1]["error"] == "too_large"
+    assert site.post(b" " * (MAX_BATCH_BYTES + 1), BATCH)[0] == 413
+    read = []
+
+    def chunks() -> Iterator[bytes]:
+        for _ in range(100):
+            read.append(1)
+            yield b" " * (1 << 16)
+
+    answer = site.client.post("/events", content=chunks(), headers=STRUCTURED)
+    assert answer.status_code == 413
+    assert site.post([{}] * (MAX_BATCH + 1), BATCH)[1]["error"] == "too_many"
+    assert site.records() == []
+
+
+def test_one_event_of_a_batch_may_be_too_large_alone(site: Site) -> None:
+    """It is a dead letter, the other counts."""
+    status, told = site.post([event("a"), event("b", pad="x" * MAX_BYTES)], BATCH)
+    assert status == 207
+    assert told["events"][1]["reason"] == "too_large"
+
+
+def test_a_failing_check_is_told_with_its_reason(site: Site) -> None:
+    """503 with Retry-After while the daemon is not ready; nothing is recorded, nor is a body read."""
+    site.status = Status(beat_age=0.0, journal="the disk is full")
+    answer = site.client.post("/events", content=b"{}", headers=STRUCTURED)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert "the disk is full" in answer.json()["message"]
+    site.status = Status(beat_age=0.0)
+    site.desk.inbox = None
+    assert site.post(event())[0] == 503
+    assert site.records() == []
+
+
+def test_a_full_queue_asks_to_come_again(tmp_path: Path) -> None:
+    """429 with Retry-After at once: the sender waits, not the server."""
+    site = Site(tmp_path, inbox=Inbox(size=1))
+    first: list[tuple[int, object]] = []
+    waiting = threading.Thread(target=lambda: first.append(site.post(event("1"))))
+    waiting.start()
+    while not site.inbox.depth():
+        waiting.join(0.01)
+    answer = site.client.post("/events", content=json.dumps(event("2")), headers=STRUCTURED)
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
+    site.start()
+    waiting.join(10)
+    assert first[0][0] == 202
+    assert site.post(event("2"))[0] == 202
+    site.stop()
+
+
+def test_who_waits_when_the_daemon_stops_is_told(tmp_path: Path) -> None:
+    """503: it did not get in, and may be sent again."""
+    site = Site(tmp_path)
+    answers: list[tuple[int, dict[str, object]]] = []
+    waiting = threading.Thread(target=lambda: answers.append(site.post(event())))
+    waiting.start()
+    while not site.inbox.depth():
+        waiting.join(0.01)
+    site.stop()
+    waiting.join(10)
+    assert (answers[0][0], answers[0][1]["error"]) == (503, "not_ready")
+    assert site.records() == []
+
+
+def test_requests_are_recorded_with_the_tokens_name(guarded: Site) -> None:
+    """Only `operate` may ask for something, and does so under its own name whatever the event says."""
+    request = event(kind="operator.requested", data={"verb": "pause", "by": "mallory"})
+    status, told = guarded.post(request, token="sender")
+    assert (status, told["error"]) == (403, "not_an_operator")
+    assert guarded.post(request, token="operator")[0] == 202
+    recorded = guarded.records()[-1].event
+    assert isinstance(recorded, OperatorRequested)
+    assert recorded.by == "operator"
+
+
+def test_every_scope_is_for_what_it_says(guarded: Site) -> None:
+    """Who may operate alone sends no facts, who may read alone sends nothing; none of it is recorded."""
+    assert guarded.post(event(), token="sender")[0] == 202
+    assert guarded.post(event("2"), token="operator") == (
+        403,
+        {"error": "scope_missing", "message": "operator has no scope send; it may send operator.requested alone."},
+    )
+    assert guarded.post(event("2"), token="reader")[1]["error"] == "scope_missing"
+    assert guarded.post(event("2"))[1]["error"] == "token_missing"
+    assert len(guarded.records()) == 1
+    assert guarded.records()[0].source == "/test"
