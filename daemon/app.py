@@ -2,25 +2,22 @@
 
 import logging
 import os
+import random
 import shutil
-import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
-
-from prometheus_client import CollectorRegistry
 
 from daemon import logs
 from daemon.completion import completer
 from daemon.config import Configuration
 from daemon.core.encoding import encode
-from daemon.core.errors import JournalError
+from daemon.core.errors import JournalError, JournalFenced
 from daemon.core.events import AnyEvent, DaemonStarted, DaemonStopped, Record, SourceDegraded, SourceRecovered
 from daemon.core.state import State, dump
 from daemon.core.transition import REDUCER_VERSION
@@ -33,45 +30,68 @@ from daemon.journal.sqlite_reader import open_reader
 from daemon.loop import OWN_SOURCE, Loop
 from daemon.recorder import Recorder
 from daemon.restore import restore
+from daemon.retention.sweep import Sweeper
+from daemon.service.drain import Checkpoints, join
+from daemon.service.process import Boundary, Process
+from daemon.service.signals import Asked
+from daemon.service.standby import Heartbeat
 from daemon.sources.queue import Inbox
 from daemon.sources.spool import Spool
 from ops.comparison import behind
-from ops.health import Status, application
-from ops.health import serve as serve_http
-from ops.metrics import Metrics
+from ops.health import Status
+from ops.notify.group import Notifiers
+from ops.notify.notifier import Notifier
 
+LONGEST_WAIT = 5.0
 JOIN_SECONDS = 10.0
 SCARCE_BYTES = 16 << 20
 BEHIND_SECONDS = 5.0
 logger = logging.getLogger("rewarm.daemon")
-Boundary = Callable[[str], None]
 
 
-def serve(configuration: Configuration, *, boundary: Boundary = nothing) -> int:
+def serve(configuration: Configuration, *, standby: bool = False, boundary: Boundary = nothing) -> int:
     """Run the daemon until SIGTERM or SIGINT; a second signal ends it at once.
 
-    Raises JournalBusy when another daemon holds the journal, JournalTooNew, JournalCorrupt.
+    While another daemon holds the journal, a standby (asked for here or configured) waits to take it. Raises
+    JournalBusy where none was asked for, JournalFenced when another daemon leads though this one did, JournalTooNew,
+    JournalCorrupt.
     """
     logs.configure(sys.stderr)
-    journal = open_journal(configuration.journal, boundary=boundary)
-    try:
-        return Daemon(configuration, journal, boundary).run()
-    finally:
-        journal.close()
+    wanted = standby or configuration.settings.standby.enabled
+    with Asked() as asked:
+        process = Process(configuration, asked, boundary)
+        try:
+            lease = configuration.settings.standby.lease
+            journal = process.lead(
+                lambda: open_journal(configuration.journal, boundary=boundary, lease=lease), standby=wanted
+            )
+            if journal is None:
+                return 0
+            try:
+                return Daemon(process, journal).run()
+            finally:
+                journal.close()
+        finally:
+            process.presence.close()
+
+
+class Interrupted(Exception):
+    """Raised while the journal is folded, when the process is asked to end."""
 
 
 class Daemon:
     """One daemon from its start to its drain."""
 
-    def __init__(self, configuration: Configuration, journal: SqliteJournal, boundary: Boundary) -> None:
+    def __init__(self, process: Process, journal: SqliteJournal) -> None:
+        configuration, boundary = process.configuration, process.boundary
         settings = configuration.settings
+        self._process = process
         self._configuration = configuration
         self._journal = journal
         self._folding = True
         self._draining = False
         self._duplicates = 0
-        self._registry = CollectorRegistry()
-        self._metrics = Metrics(self._registry, release=version("rewarm"))
+        self._metrics = process.metrics
         self._inbox = Inbox()
         door = Door(pipelines=dict(settings.pipelines), roots=configuration.roots)
         warm = settings.executor.warm_workers > 0
@@ -97,16 +117,41 @@ class Daemon:
             )
             for folder in configuration.spools
         ]
+        heartbeat = Heartbeat(journal.beat, settings.standby.lease)
+        self._notifiers = Notifiers(
+            [
+                Notifier(
+                    each.target,
+                    reader=open_reader(configuration.journal),
+                    state=configuration.state,
+                    random=random.random,
+                    tell=self._metrics.delivery,
+                    boundary=boundary,
+                )
+                for each in configuration.notify
+            ]
+        )
+        self._sweeper = Sweeper(
+            reader=open_reader(configuration.journal),
+            inbox=self._inbox,
+            folder=configuration.state,
+            settings=settings.retention,
+            current=lambda: self._loop.state,
+            boundary=boundary,
+        )
         self._loop = Loop(
             journal=journal,
             state=State(),
             policies={name: pipeline.policies for name, pipeline in settings.pipelines.items()},
             inbox=self._inbox,
+            receive=door.receive,
             complete=completer(door, journal),
-            observers=(self._metrics.observe, self._dispatcher.observe, self._committed),
+            observers=(self._metrics.observe, self._dispatcher.observe, self._notifiers.observe, self._committed),
             now=lambda: datetime.now(UTC),
             forget=self._forget,
             housekeeping=self._housekeeping,
+            heartbeat=heartbeat,
+            longest_wait=min(LONGEST_WAIT, heartbeat.every),
         )
         self._recorder = (
             Recorder(journal=configuration.journal, tracking_uri=configuration.tracking_uri, state=configuration.state)
@@ -117,41 +162,54 @@ class Daemon:
 
     def run(self) -> int:
         """Start everything, work, drain."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._signalled)
-        http = self._configuration.settings.http
-        handle = None
-        if http.enabled:
-            handle = serve_http(application(self._status, self._registry, self._state_json), http.host, http.port)
-        self._fold()
+        desk, presence = self._process.desk, self._process.presence
+        desk.status, desk.state_json = self._status, self._state_json
+        presence.open_when_free()
+        self._process.asked.then(self._end)
+        try:
+            self._fold()
+        except Interrupted:
+            logger.info("The daemon was asked to stop before it had begun.")
+            return 0
         self._tell_start()
         threads = [threading.Thread(target=self._dispatcher.run, name="dispatch", daemon=True)]
         for spool in self._spools:
             spool.prepare()
             threads.append(threading.Thread(target=spool.run, name="spool", daemon=True))
+        threads.append(threading.Thread(target=self._sweeper.run, name="retention", daemon=True))
+        self._notifiers.start()
         for thread in threads:
             thread.start()
         if self._recorder is not None:
             self._recorder.keep()
+        desk.inbox, desk.reader = self._inbox, open_reader(self._configuration.journal)
+        presence.announce()
         logger.info(
             "The daemon is ready.", extra={"epoch": self._journal.epoch, "journal": str(self._configuration.journal)}
         )
-        self._loop.run()
+        try:
+            self._loop.run()
+        except JournalFenced:
+            logger.error("Another daemon leads: this one writes nothing any more, and ends.")  # noqa: TRY400 - expected
+            raise
         self._drain(threads)
-        if handle is not None:
-            handle.stop()
         return 0
 
     def _fold(self) -> None:
         """Bring the state to the journal's head; meanwhile the daemon lives, and says that it is not ready."""
         began = time.monotonic()
-        restored = restore(self._journal)
+        restored = restore(self._journal, tick=self._tick)
         for why in restored.skipped:
             logger.warning("A snapshot was skipped.", extra={"why": why})
         self._loop.begin(restored.state, restored.snapshot)
         self._folding = False
         names = {"position": restored.state.position, "snapshot": restored.snapshot}
         logger.info("The journal is folded.", extra={**names, "seconds": round(time.monotonic() - began, 3)})
+
+    def _tick(self) -> None:
+        self._loop.show_life()
+        if self._process.asked:
+            raise Interrupted
 
     def _tell_start(self) -> None:
         changed = self._configuration.changed()
@@ -161,6 +219,7 @@ class Daemon:
             reducer=REDUCER_VERSION,
             host=socket.gethostname(),
             pid=os.getpid(),
+            replaced=self._process.replaced,
         )
         events: list[AnyEvent] = [started]
         if changed.hash != self._loop.state.configuration:
@@ -168,29 +227,49 @@ class Daemon:
         self._loop.tell(*events)
 
     def _drain(self, threads: Sequence[threading.Thread]) -> None:
-        """Stop in order: sources, then the loop's last words; a stage that runs is left running."""
-        self._draining = True
-        self._inbox.close()
+        """Stop in order: sources, then stages if they are to, then the loop's last words."""
+        self._process.presence.withdraw()
         for spool in self._spools:
             spool.stop()
         self._dispatcher.stop()
-        for thread in threads:
-            thread.join(JOIN_SECONDS)
+        self._sweeper.stop()
+        join(threads, JOIN_SECONDS, self._loop.show_life)
+        self._loop.turn_away()
+        rest = not any(pipeline.active for pipeline in self._loop.state.pipelines.values())
         try:
+            rest = self._stop_stages() or rest
             self._loop.tell(DaemonStopped(reason="asked to stop"))
             self._loop.snapshot()
         except JournalError as error:
             logger.warning("The drain could not be recorded; nothing is lost by that.", extra={"error": str(error)})
-        if self._recorder is not None:
-            self._recorder.stop()
-        if not any(pipeline.active for pipeline in self._loop.state.pipelines.values()):
+        stops = [self._notifiers.stop, self._process.presence.close]
+        stops += [self._recorder.stop] if self._recorder is not None else []
+        ending = [threading.Thread(target=stop, name="end", daemon=True) for stop in stops]
+        for thread in ending:
+            thread.start()
+        join(ending, JOIN_SECONDS, self._loop.show_life)  # a leader that ends in order is not to be killed
+        if rest:
             self._launcher.retire()
         logger.info("The daemon has stopped.", extra={"position": self._loop.state.position})
 
-    def _signalled(self, number: int, frame: FrameType | None) -> None:
-        if self._draining:
-            os._exit(128 + number)
+    def _stop_stages(self) -> bool:
+        """Where it is so configured, let every stage save a checkpoint and end; return whether none is left."""
+        executor = self._configuration.settings.executor
+        if executor.on_drain == "leave":
+            return False
+        stages = Checkpoints(
+            self._loop.state,
+            self._configuration.state,
+            record=lambda item: self._loop.record([item]),
+            cursor=self._journal.cursor,
+        )
+        stages.ask()
+        return stages.wait(executor.drain_seconds, self._loop.show_life)
+
+    def _end(self) -> None:
+        """Take nothing more in, and let the loop end after its transaction; called in another thread."""
         self._draining = True
+        self._inbox.close()
         self._loop.stop()
 
     def _committed(self, records: Sequence[Record], state: State) -> None:
@@ -208,6 +287,8 @@ class Daemon:
     def _housekeeping(self) -> None:
         """Between transactions: see that the recorder runs, and how far it and the snapshots are."""
         self._metrics.snapshot(self._loop.snapshot_position)
+        for target, missing in self._notifiers.behind().items():
+            self._metrics.behind(f"notify:{target}", missing)
         if self._recorder is None or time.monotonic() - self._behind_at < BEHIND_SECONDS:
             return
         self._behind_at = time.monotonic()
@@ -228,6 +309,8 @@ class Daemon:
         degraded = dict(self._loop.state.degraded)
         if self._dispatcher.trouble is not None:
             degraded["dispatch"] = self._dispatcher.trouble
+        if self._process.presence.trouble:
+            degraded["http"] = self._process.presence.trouble
         return Status(
             beat_age=0.0 if self._folding else time.monotonic() - self._loop.beat,
             journal=self._loop.trouble or "",

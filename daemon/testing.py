@@ -193,10 +193,10 @@ def loose_cursors(journal: Path) -> dict[str, int]:
     return {name: int(number) for number, _, name in pairs}
 
 
-def open_loose(path: Path, *, boundary: Callable[[str], None] = nothing) -> SqliteJournal:
+def open_loose(path: Path, *, boundary: Callable[[str], None] = nothing, lease: float | None = None) -> SqliteJournal:
     """Open a journal whose cursors are loose."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = take(path)
+    lock = take(path, lease=lease)
     return LooseJournal(path, connect_writer(path), lock, boundary)
 
 
@@ -205,9 +205,9 @@ def open_loose_reader(path: Path) -> SqliteReader:
     return LooseReader(path, connect_reader(path))
 
 
-def open_limited(path: Path, *, boundary: Callable[[str], None] = nothing) -> SqliteJournal:
+def open_limited(path: Path, *, boundary: Callable[[str], None] = nothing, lease: float | None = None) -> SqliteJournal:
     """Open a journal that may have as many pages as the file `pages` beside it says, also while it is open."""
-    journal = open_journal(path, boundary=boundary)
+    journal = open_journal(path, boundary=boundary, lease=lease)
 
     def follow() -> None:
         known = ""

@@ -18,6 +18,11 @@ def add(commands: "Commands", common: argparse.ArgumentParser) -> None:
     """Add the commands."""
     text = "the daemon: reads its sources, decides, runs stages, until SIGTERM"
     parser = commands.add_parser("serve", parents=[common], help=text, description=text)
+    parser.add_argument(
+        "--standby",
+        action="store_true",
+        help="while another daemon has the journal, wait to take over (standby.enabled)",
+    )
     parser.set_defaults(run=serve)
     text = "a worker by itself: starts stages for the daemon that shares its state folder"
     parser = commands.add_parser("worker", parents=[common], help=text, description=text)
@@ -34,7 +39,7 @@ def serve(arguments: argparse.Namespace) -> int:
     """Run the daemon until it is asked to stop."""
     from daemon.app import serve as run_daemon
 
-    return run_daemon(configured(arguments))
+    return run_daemon(configured(arguments), standby=arguments.standby)
 
 
 def worker(arguments: argparse.Namespace) -> int:

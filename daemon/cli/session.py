@@ -2,8 +2,6 @@
 
 import argparse
 import contextlib
-import fcntl
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +10,7 @@ import msgspec
 
 from daemon.config import Configuration, load
 from daemon.core.errors import RewarmError
-from daemon.journal.lock import holder, lock_path
+from daemon.journal.lock import lock_path, locked_by, standby_path
 from daemon.journal.sqlite import SqliteReader, open_reader
 
 if TYPE_CHECKING:
@@ -51,18 +49,17 @@ def perhaps_reading(configuration: Configuration) -> Iterator[SqliteReader | Non
 
 def find_daemon(journal: Path) -> Daemon:
     """Return who writes the journal. Only the kernel's lock counts: a dead daemon's file says nothing."""
-    try:
-        descriptor = os.open(lock_path(journal), os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return Daemon(running=False)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return Daemon(running=False)
-    except OSError:
-        who = holder(journal)
-        return Daemon(running=True, pid=who.pid if who else None, host=who.host if who else None)
-    finally:
-        os.close(descriptor)
+    return _found(lock_path(journal))
+
+
+def find_standby(journal: Path) -> Daemon:
+    """Return who waits to write the journal: of several standbys the first."""
+    return _found(standby_path(journal))
+
+
+def _found(lock: Path) -> Daemon:
+    who = locked_by(lock)
+    return Daemon(running=False) if who is None else Daemon(running=True, pid=who.pid or None, host=who.host or None)
 
 
 def pipeline_named(configuration: Configuration, name: str) -> str:
