@@ -42,12 +42,15 @@ ARRIVAL: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 3
 SLOW: Final = (1, 5, 15, 60, 300, 900, 3600, 14_400, 86_400)
 """Seconds: stages."""
 
+Upcoming = Callable[[State], Iterable[tuple[str, str, datetime]]]
+"""Tells pipeline, policy and next tick of each schedule, at next to no cost: the calendar is not ours to know."""
+
 
 class Metrics:
     """What the loop tells; give it the registry that `/metrics` shows."""
 
-    def __init__(self, registry: CollectorRegistry, *, release: str = "") -> None:
-        self._standing = _Standing()
+    def __init__(self, registry: CollectorRegistry, *, release: str = "", upcoming: Upcoming | None = None) -> None:
+        self._standing = _Standing(upcoming)
         registry.register(self._standing)
         ProcessCollector(registry=registry)
         Info("rewarm_build", "The running release.", registry=registry).info(
@@ -100,11 +103,24 @@ class Metrics:
             registry=registry,
         )
         self._queue = Gauge("rewarm_queue_depth", "Inputs that wait for the loop.", registry=registry)
+        self._answered = Counter(
+            "rewarm_http_requests", "Answers over HTTP by route and status.", ["path", "status"], registry=registry
+        )
         self._snapshot = Gauge(
             "rewarm_snapshot_position", "The journal position of the newest snapshot.", registry=registry
         )
         self._behind = Gauge(
             "rewarm_follower_behind_records", "Records that a follower has not yet.", ["follower"], registry=registry
+        )
+
+        self._leader = Gauge(
+            "rewarm_leader", "1 while this daemon writes the journal, 0 as a standby.", registry=registry
+        )
+        self._takeovers = Counter(
+            "rewarm_leader_changes", "Times that this standby became the leader.", ["cause"], registry=registry
+        )
+        self._deliveries = Counter(
+            "rewarm_notify_deliveries", "Webhook deliveries by outcome.", ["target", "outcome"], registry=registry
         )
 
     def observe(self, records: Sequence[Record], state: State) -> None:
@@ -124,6 +140,16 @@ class Metrics:
         """Tell how many inputs wait."""
         self._queue.set(depth)
 
+    def leads(self, cause: str | None = None) -> None:
+        """Tell that this daemon leads, as a standby since the lock was `free` or its holder `killed`."""
+        self._leader.set(1)
+        if cause is not None:
+            self._takeovers.labels(cause).inc()
+
+    def answered(self, path: str, status: int) -> None:
+        """Count an answer over HTTP; `path` is the route's, never the one that was asked for."""
+        self._answered.labels(path, str(status)).inc()
+
     def append_seconds(self, seconds: float) -> None:
         """Tell how long a transaction took."""
         self._append.observe(seconds)
@@ -135,6 +161,10 @@ class Metrics:
     def behind(self, follower: str, records: int) -> None:
         """Tell how far a follower is behind the journal."""
         self._behind.labels(follower).set(records)
+
+    def delivery(self, target: str, outcome: str) -> None:
+        """Count what became of a try to tell a webhook's target: delivered, failed, given_up or gone."""
+        self._deliveries.labels(target, outcome).inc()
 
     def _count(self, record: Record, pipeline: str) -> None:
         match record.event:
@@ -182,8 +212,9 @@ class Metrics:
 class _Standing(Collector):
     """Gauges that are read from the state at the moment of a scrape."""
 
-    def __init__(self) -> None:
+    def __init__(self, upcoming: Upcoming | None) -> None:
         self.state = State()
+        self._upcoming = upcoming
 
     def describe(self) -> Iterator[Metric]:
         """Return no description: it would have to be asked for before there is a state."""
@@ -209,6 +240,12 @@ class _Standing(Collector):
                 for values, number in samples(pipeline):
                     family.add_metric([pipeline.name, *values], number)
             yield family
+        following = GaugeMetricFamily(
+            "rewarm_schedule_next_tick_timestamp_seconds", "When a schedule ticks next.", labels=["pipeline", "policy"]
+        )
+        for name, policy, at in self._upcoming(state) if self._upcoming is not None else ():
+            following.add_metric([name, policy], _unix(at))
+        yield following
 
 
 Samples = Iterable[tuple[tuple[str, ...], float]]
@@ -245,6 +282,12 @@ _PIPELINE: Final[tuple[tuple[str, str, tuple[str, ...], Callable[[Pipeline], Sam
     ),
     ("rewarm_stage_progress_ratio", "How far the attempt is.", ("stage",), lambda p: _progress(p.active)),
     ("rewarm_wishes_waiting", "Wishes to start that wait.", (), lambda p: [((), float(len(p.wishes)))]),
+    (
+        "rewarm_schedule_last_tick_timestamp_seconds",
+        "The instant that a schedule's last tick was due at.",
+        ("policy",),
+        lambda p: [((policy,), _unix(each.last)) for policy, each in p.schedules.items() if each.last is not None],
+    ),
     ("rewarm_timers_pending", "Wake-ups that policies asked for.", (), lambda p: [((), float(len(p.timers)))]),
     ("rewarm_pending_tokens", "Tokens that came and are not used yet.", ("domain",), lambda p: _tokens(p.pending)),
     (

@@ -10,6 +10,7 @@ import msgspec
 from daemon.core.events import (
     DataIngested,
     DecisionMade,
+    FilesExpired,
     Loss,
     ModelEvaluated,
     ModelPromoted,
@@ -87,6 +88,8 @@ class Recording:
         emit = Emit(batch=batch, record=record, content=content)
         if isinstance(record.event, StageEvent):
             stage_effects(emit, record.event, self._history, self._curves)
+        elif isinstance(record.event, FilesExpired):
+            content.tags[f"rewarm.expired.{record.event.what}"] = record.event.rule
         self._run_effects(emit)
 
     def _run_effects(self, emit: Emit) -> None:
@@ -103,9 +106,7 @@ class Recording:
                 tags["rewarm.reason"] = decision.reason if decision else ""
                 tags["rewarm.verdict"] = decision.verdict if decision else ""
                 tags["rewarm.command"] = event.command
-                emit.content.params.update(parameters(event.plan, "draft."))
-                draw = partial(plots.plan_plot, event.plan, f"{event.run}, as wished")
-                emit.content.pictures["plots/plan.png"] = draw
+                _wished(emit, event)
             case PlanFixed() as event:
                 earlier = self._history.plans_before(emit.content.target.experiment, event.run, emit.record.position)
                 emit.content.params.update(parameters(event.plan, f"plan{earlier + 1}." if earlier else ""))
@@ -123,9 +124,7 @@ class Recording:
                 tags["rewarm.reason"] = event.reason
                 tags["rewarm.outcome"] = "rolled back"
             case ModelPromoted() as event:
-                parent = emit.parent(event)
-                parent.tags["rewarm.champion"] = str(event.model_version)
-                parent.tags["rewarm.sha256"] = event.sha256
+                _promoted(emit, event)
             case ProbeMeasured() as event:
                 _probe(emit, event)
             case ModelEvaluated() as event:
@@ -211,6 +210,21 @@ def _drawn(content: Content) -> Iterator[tuple[str, bytes]]:
             continue
         if picture is not None:
             yield name, picture
+
+
+def _wished(emit: Emit, event: RunStarted) -> None:
+    emit.content.params.update(parameters(event.plan, "draft."))
+    if event.plan.kind != "adopt":  # that one trains nothing
+        draw = partial(plots.plan_plot, event.plan, f"{event.run}, as wished")
+        emit.content.pictures["plots/plan.png"] = draw
+
+
+def _promoted(emit: Emit, event: ModelPromoted) -> None:
+    tags = emit.parent(event).tags
+    tags["rewarm.champion"] = str(event.model_version)
+    tags["rewarm.sha256"] = event.sha256
+    if event.adopted_from is not None:
+        tags["rewarm.adopted_from"] = event.adopted_from
 
 
 def _probe(emit: Emit, event: ProbeMeasured) -> None:

@@ -48,7 +48,7 @@ class Follower:
         Raises what MLflow, the journal or the disk raise; call `forget` before the next step then.
         """
         if self._cursor is None:
-            self._cursor = self._store.cursor(self._reader.identity())
+            self._cursor = self._store.cursor(self._reader.identity(), self._reader.ancestors())
         head = self._reader.head()
         if head <= self._cursor:
             return 0

@@ -63,6 +63,8 @@ def _fold(tally: _Tally, record: Record) -> None:
         case ModelPromoted(run=run) as event:
             tally.tag(run, path=event.path, sha256=event.sha256, outcome="promoted",
                       version=str(event.model_version), path_in_state=event.path)  # fmt: skip
+            if event.adopted_from is not None:
+                tally.tag(run, adopted_from=event.adopted_from)
             tally.by_number[event.model_version] = run
             tally.drop_candidate(run)
             if tally.champion != run:

@@ -70,6 +70,9 @@ def _why(event: RunStarted, decision: DecisionMade | None) -> str:
 
 
 def _plan(plan: Plan) -> str:
+    if plan.start.folder is not None:
+        seen = f"{tokens(plan.new):,} tokens of {', '.join(sorted(plan.new)) or 'no domain'}"
+        return f"**Plan**: adopt the model in `{plan.start.folder}`; its past is {seen}; {plan.rule}."
     training = plan.training
     origin = "scratch" if plan.start.kind == "scratch" else f"{plan.start.kind} (version {plan.start.version})"
     return (

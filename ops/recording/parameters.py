@@ -33,4 +33,7 @@ def parameters(plan: Plan, prefix: str = "") -> dict[str, str]:
         "anneal": schedule.anneal,
         "rule": plan.rule,
     }
+    if plan.start.folder is not None:  # nothing is trained
+        kept = {"kind", "start", "arrivals", "domains", "new_tokens", "stages", "context", "rule"}
+        values = {key: value for key, value in values.items() if key in kept} | {"folder": plan.start.folder}
     return {f"{prefix}{key}": str(value) for key, value in values.items() if value not in {None, ""}}

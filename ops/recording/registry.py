@@ -21,6 +21,7 @@ class Registry:
     def __init__(self, client: MlflowClient, state: Path) -> None:
         self._client = client
         self._state = state
+        self._gone: set[str] = set()
 
     def apply(self, models: Models, runs: dict[str, str]) -> None:
         """Make the versions and aliases of one pipeline; `runs` maps rewarm runs to MLflow runs."""
@@ -78,7 +79,9 @@ class Registry:
         state = self._state.resolve()
         files = (state / path).resolve()
         if not files.is_relative_to(state) or not files.exists():
-            logger.warning("A champion's files are not in the state folder.", extra={"path": path})
+            if path not in self._gone:
+                self._gone.add(path)
+                logger.warning("A champion's files are not in the state folder.", extra={"path": path})
             return False
         if files.is_dir():
             self._client.log_artifacts(run, str(files), ARTIFACT)

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import TypeVar
 from urllib.parse import quote
 
@@ -28,6 +29,7 @@ T = TypeVar("T")
 Call = Callable[[str], object]
 """A call about the MLflow run whose id it is given."""
 RUN_ID = "rewarm.run_id"
+NO_ANCESTORS: Mapping[str, int] = MappingProxyType({})
 METRICS, PARAMS, TAGS = 1000, 100, 100
 """What one call may carry."""
 KEY, PARAM, TAG = 250, 6000, 8000
@@ -54,24 +56,32 @@ class Store:
         self._experiments.clear()
         self._runs.clear()
 
-    def cursor(self, journal: str) -> int:
+    def cursor(self, journal: str, ancestors: Mapping[str, int] = NO_ANCESTORS) -> int:
         """Return the position up to which everything is in the store.
 
-        Raises AnotherJournal when the store was written from another journal.
+        A journal that was restored from a copy goes on in the store of the one that was copied: `ancestors` tells
+        up to where both are the same. Raises AnotherJournal when the store was written from another journal, or
+        further than that.
         """
         tags = self._client.get_experiment(self._experiment(HOME)).tags
-        other = tags.get(JOURNAL, journal)
-        if other != journal:
-            raise AnotherJournal(
-                f"The MLflow store {self._uri} records the journal {other}, not {journal}: "
-                "remove the store, or name another one in the configuration under mlflow.tracking_uri."
+        other, position = tags.get(JOURNAL, journal), int(tags.get(CURSOR, "0"))
+        if other == journal or position <= ancestors.get(other, -1):
+            return position
+        why = f"records the journal {other}, not {journal}"
+        if other in ancestors:
+            why = (
+                f"has recorded {other} up to position {position}, and {journal} was restored from a copy that "
+                f"ends at {ancestors[other]}"
             )
-        return int(tags.get(CURSOR, "0"))
+        raise AnotherJournal(
+            f"The MLflow store {self._uri} {why}: "
+            "remove the store, or name another one in the configuration under mlflow.tracking_uri."
+        )
 
     def commit(self, position: int, journal: str) -> None:
         """Move the cursor; called after the effects up to `position` are in the store."""
         experiment = self._experiment(HOME)
-        if position and JOURNAL not in self._client.get_experiment(experiment).tags:
+        if position and self._client.get_experiment(experiment).tags.get(JOURNAL) != journal:
             self._client.set_experiment_tag(experiment, JOURNAL, journal)
         self._client.set_experiment_tag(experiment, CURSOR, str(position))
         write_hint(self._state, position)

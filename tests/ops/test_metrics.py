@@ -94,6 +94,18 @@ def test_names_and_helps_are_in_order(registry: CollectorRegistry) -> None:
             assert not any(value.startswith("docs-lm-") for value in sample.labels.values()), family.name
 
 
+@pytest.mark.parametrize("cause", [None, "free", "killed"])
+def test_it_can_be_seen_who_leads(cause: str | None) -> None:
+    """A standby has 0; a change is counted when a standby became the leader, and by what."""
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    assert registry.get_sample_value("rewarm_leader") == 0
+    metrics.leads(cause)
+    assert registry.get_sample_value("rewarm_leader") == 1
+    counted = [registry.get_sample_value("rewarm_leader_changes_total", {"cause": each}) for each in ("free", "killed")]
+    assert counted == [1 if cause == each else None for each in ("free", "killed")]
+
+
 def test_an_empty_daemon_has_metrics_too() -> None:
     """Before the first record nothing is missing but what depends on one."""
     registry = CollectorRegistry()

@@ -2,6 +2,8 @@
 
 from datetime import UTC, datetime
 
+from msgspec.structs import replace
+
 from daemon.core.events import AnyEvent, ModelPromoted, ModelRolledBack, Record, RunCancelled
 from daemon.core.plans import Checkpoint
 from ops.recording.models import models
@@ -45,3 +47,14 @@ def test_a_promotion_that_came_too_late_does_not_count() -> None:
     back = ModelRolledBack(run="p-2", withdrawn_version=2, model_version=1, path="x", sha256=SHA, reason="worse")
     late = (promoted(1), promoted(2), back, promoted(3), RunCancelled(run="p-3", reason="the champion changed"))
     assert aliases(*late) == {"champion": "p-1", "previous": None, "candidate": None}
+
+
+def test_an_adopted_version_says_where_it_comes_from() -> None:
+    """Its tags name the folder; a version that was trained here has no such tag."""
+    adopted, trained = replace(promoted(1), adopted_from="/inbox/v3"), promoted(2)
+    records = [
+        Record(position=n, recorded_at=NOON, source="s", id=str(n), pipeline="p", event=event)
+        for n, event in enumerate((adopted, trained), start=1)
+    ]
+    tags = [version.tags for version in models("p", records).versions]
+    assert [each.get("rewarm.adopted_from") for each in tags] == ["/inbox/v3", None]

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.core.events import DataArrived, DecisionMade, ModelEvaluated, Record, RunStarted
-from daemon.core.plans import Amount, Schedule
+from daemon.core.plans import Amount, Schedule, Start
 from daemon.journal.memory import MemoryJournal
 from ops.recording import plots, segments
 from ops.recording.curves import Curves
@@ -131,3 +131,14 @@ def test_parameters_are_flat_text(history: Sequence[Record]) -> None:
     assert found["draft.tokens"] == "500000"
     assert "draft.parent" not in found
     assert all(found.values())
+
+
+def test_an_adoption_says_what_it_took_and_nothing_of_training(history: Sequence[Record]) -> None:
+    """The note names the folder and what the model had seen; there are no parameters of a training that never was."""
+    record, event = first_start(history)
+    plan = replace(event.plan, kind="adopt", start=Start(kind="folder", folder="/inbox/v3"))
+    told = note([replace(record, event=replace(event, plan=plan))], None)
+    assert "adopt the model in `/inbox/v3`; its past is 400,000 tokens of code" in told
+    found = parameters(plan)
+    assert (found["folder"], found["kind"]) == ("/inbox/v3", "adopt")
+    assert not {"peak", "steps", "optimiser"} & found.keys()
