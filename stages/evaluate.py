@@ -23,6 +23,7 @@ class Evaluate:
     def run(self, context: Context) -> Result:
         """Measure both models, write evaluation.json and tell `model.evaluated`.
 
+        An adopted model may have seen too little for anything to be held out: then its losses are not known.
         Raises StageError (bad_checkpoint, bad_sample, not_finite).
         """
         specification = context.specification
@@ -34,7 +35,7 @@ class Evaluate:
         if specification.champion is not None:
             champion = load_recorded(context, specification.champion.model, device)
         domains = held_out(context, (*specification.new, *specification.past), BUDGET)
-        if not domains:
+        if not domains and specification.plan.kind != "adopt":
             message = (
                 "No document of any domain is held out, so nothing can be said of the candidate: "
                 "send arrivals of two documents or more."
@@ -69,8 +70,9 @@ class Evaluate:
 
 
 def find_candidate(context: Context) -> Checkpoint:
-    """Return the candidate of the run's train stage; raises StageError when there is none."""
-    attempt = context.specification.done.get("train")
+    """Return the candidate of the run's train or adopt stage; raises StageError when there is none."""
+    done = context.specification.done
+    attempt = done.get("train") or done.get("adopt")
     if attempt is None:
         message = "The run has no finished train stage: put `train` before this stage in the pipeline's `stages`."
         raise StageError("user_error", message)
@@ -78,5 +80,5 @@ def find_candidate(context: Context) -> Checkpoint:
     try:
         return Checkpoint(path=context.state_path(folder), sha256=digest(folder / MANIFEST))
     except FileNotFoundError:
-        message = f"The candidate at {folder} is gone: run the train stage again."
+        message = f"The candidate at {folder} is gone: the run has to be started again."
         raise StageError("bad_checkpoint", message) from None

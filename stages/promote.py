@@ -49,6 +49,7 @@ class Promote:
                 parent=specification.plan.parent,
                 spans=specification.plan.spans,
                 losses=losses,
+                adopted_from=specification.plan.start.folder,
             )
         )
         size = (target / MANIFEST).stat().st_size

@@ -5,6 +5,7 @@ starts, should this candidate be promoted).
 """
 
 import hashlib
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from daemon.core.plans import steps, trunk_step
 from stages.base import Context, Result
 from stages.run_folder import Shard
 from stages.training.checkpoint import (
+    OPTIMISER,
     copy_checkpoint,
     find_newest,
     load_model,
@@ -30,6 +32,8 @@ from stages.training.mixture import Mixture, Stream
 from stages.training.model import Decoder, initialise, preset
 from stages.training.optimiser import make_optimiser
 from stages.training.shards import Part
+
+logger = logging.getLogger("rewarm.stage")
 
 
 class Train:
@@ -65,6 +69,7 @@ class Train:
                 "tokens": float(loop.steps * mixture.batch * mixture.context),
                 "loss": summary.loss,
                 "replay_share": summary.replay_share,
+                "optimiser_kept": float(_keeps_optimiser(context)),
                 "tokens_per_second": round(summary.tokens_per_second, 1),
             },
             artefacts=_artefacts(context),
@@ -114,12 +119,23 @@ def _start(context: Context, device: torch.device) -> tuple[Decoder, torch.optim
         message = f"The plan starts from {plan.start.kind!r} and names no checkpoint."
         raise StageError("user_error", message)
     folder = context.resolve(plan.start.checkpoint.path)
-    verify(folder, plan.start.checkpoint.sha256)
+    saved = verify(folder, plan.start.checkpoint.sha256)
     model = load_model(folder, device)
     optimiser = make_optimiser(model)
-    if plan.training.optimiser == "keep":
+    if _keeps_optimiser(context) and OPTIMISER in saved.files:
         load_optimiser(folder, model, optimiser)
+    elif plan.training.optimiser == "keep":
+        logger.warning("The trunk has no optimiser state, so that begins anew.", extra={"trunk": str(folder)})
     return model, optimiser
+
+
+def _keeps_optimiser(context: Context) -> bool:
+    """Return whether the trunk's optimiser state is continued; an adopted trunk may have none."""
+    plan = context.specification.plan
+    start = plan.start.checkpoint
+    return (
+        start is not None and plan.training.optimiser == "keep" and (context.resolve(start.path) / OPTIMISER).exists()
+    )
 
 
 def _find_resumable(context: Context, plan: str) -> tuple[Path, int] | None:

@@ -1,4 +1,4 @@
-"""What holds for all five stages alike."""
+"""What holds for all stages alike."""
 
 import subprocess
 import sys
@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from daemon.core.events import TERMINAL, AnyEvent, StageInterrupted, StageStarted, StageSucceeded
-from daemon.core.plans import Plan
+from daemon.core.plans import Plan, Start
 from stages import STAGES
 from stages.execute import execute
 from stages.run_folder import Arrival, Champion, Shard
@@ -19,6 +20,7 @@ Fields = dict[str, Any]
 
 @pytest.fixture
 def fields(
+    stage: str,
     trained_state: Path,
     champion: Champion,
     new: tuple[Shard, ...],
@@ -28,10 +30,14 @@ def fields(
     make_increment_plan: Callable[..., Plan],
 ) -> Fields:
     """All that any stage may need, in one specification."""
+    plan = make_increment_plan(champion)
+    if stage == "adopt":
+        start = Start(kind="folder", folder=str(trained_state / champion.model.path))
+        plan = replace(plan, kind="adopt", start=start, parent=None)
     done = {name: str(trained_state / "runs" / "p-1" / name / "1") for name in ("train", "evaluate")}
     return {
         "run": "p-3",
-        "plan": make_increment_plan(champion),
+        "plan": plan,
         "arrivals": (arrive("more", make_documents("code", 5, seed=1), "code", 3),),
         "new": new,
         "past": past,
