@@ -1,0 +1,246 @@
+"""What an attempt of a stage would tell, and when, by the cost model: the virtual counterpart of the dispatcher."""
+
+from collections.abc import Generator, Iterator, Sequence
+from datetime import datetime, timedelta
+from random import Random
+from typing import TYPE_CHECKING, Final, cast
+
+from daemon.core.events import (
+    AnyEvent,
+    CheckpointSaved,
+    Comparison,
+    DataIngested,
+    DataRejected,
+    InterruptReason,
+    Loss,
+    ModelEvaluated,
+    ModelPromoted,
+    ProbeMeasured,
+    StageFailed,
+    StageInterrupted,
+    StageStarted,
+    StageSucceeded,
+)
+from daemon.core.plans import Amount, Checkpoint, steps
+from daemon.core.state import Order, Pipeline, Run
+from daemon.simulation.book import Entry
+from daemon.simulation.costs import Costs
+from daemon.simulation.learning import work
+from stages.base import Names
+
+if TYPE_CHECKING:
+    from daemon.core.errors import FailureClass
+
+SHA: Final = "0" * 64
+STOPPING: Final = timedelta(seconds=1)
+LOSS: Final = 1.5
+"""What every champion loses: decisions look at differences alone."""
+DOCUMENTS: Final = 50
+BYTES: Final = 50_000
+
+Told = tuple[datetime, AnyEvent]
+
+
+class Attempt:
+    """One attempt from `began` on; `head` is what it tells next."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        run: Run,
+        order: Order,
+        *,
+        now: datetime,
+        costs: Costs,
+        random: Random,
+        arrivals: Sequence[Entry],
+        storm: float | None,
+    ) -> None:
+        self.command = order.command
+        self.began = now
+        self.stage = order.stage
+        self.stopping = False
+        self.tokens = 0
+        self._names = Names(run=order.run, stage=order.stage, attempt=order.attempt)
+        self._pipeline, self._run = pipeline, run
+        self._costs, self._random = costs, random
+        self._arrivals = arrivals
+        training = run.plan.training
+        self._steps = steps(training)
+        self._begun = min(run.checkpoint_step, self._steps) if order.resume and order.stage == "train" else 0
+        self._step_tokens = training.tokens / self._steps
+        left = 1 - self._begun / self._steps
+        self._seconds = costs.duration(order.stage).seconds(work(order.stage, run.plan) * left, random)
+        self._fails_with = costs.failure(order.stage, random, storm)
+        self._fails_after = self._seconds * random.random()
+        self._events: Iterator[Told] = self._tell(order)
+        self.head: Told | None = next(self._events)
+
+    def tell(self) -> AnyEvent:
+        """Return what `head` tells, and go on to what comes after it: None when that was its last word."""
+        assert self.head is not None  # noqa: S101 - who asks has looked at its time
+        event = self.head[1]
+        self.head = next(self._events, None)
+        return event
+
+    def stop(self, reason: InterruptReason, now: datetime) -> None:
+        """Ask it to end: within a second it saves a checkpoint, where it has one, and tells that it was stopped."""
+        self.stopping = True
+        at = now + STOPPING
+        told: list[Told] = []
+        passed = (now - self.began).total_seconds()
+        if self.stage == "train" and reason != "cancel" and self._step(passed) > self._begun:
+            told.append((at, self._checkpoint(passed)))
+        told.append((at, StageInterrupted(**self._names, reason=reason)))
+        self._events = iter(told)
+        self.head = next(self._events)
+
+    def trained(self, at: datetime) -> int:
+        """Return how many tokens it has trained on when it ends at this instant."""
+        if self.stage != "train":
+            return 0
+        return round((self._step((at - self.began).total_seconds()) - self._begun) * self._step_tokens)
+
+    def _tell(self, order: Order) -> Iterator[Told]:
+        yield self.began, StageStarted(**self._names, command=order.command, host="simulated", pid=1)
+        seconds, failure = self._seconds, self._fails_with
+        limits = self._run.plan.limits
+        if failure is not None:
+            seconds = self._fails_after
+        elif seconds > limits.time_limit:
+            seconds, failure = limits.time_limit, "time_limit"
+        if order.stage == "train":
+            yield from self._checkpoints(seconds, limits.checkpoint_every)
+        if order.stage == "ingest":
+            usable = yield from self._ingest(seconds, failed=failure is not None)
+            if failure is None and self._arrivals and not usable:
+                failure = "bad_sample"
+        if failure is not None:
+            silence = limits.heartbeat if failure == "hang" else 0.0
+            yield self._at(seconds + silence), self._failed(failure)
+            return
+        end = self._at(seconds)
+        yield from ((end, event) for event in self._results())
+        metrics = {"resumed_at": float(self._begun)} if order.stage == "train" else {}
+        yield end, StageSucceeded(**self._names, seconds=seconds, metrics=metrics)
+
+    def _at(self, seconds: float) -> datetime:
+        return self.began + timedelta(seconds=seconds)
+
+    def _step(self, seconds: float) -> int:
+        done = min(1.0, seconds / self._seconds)
+        return self._begun + int((self._steps - self._begun) * done)
+
+    def _checkpoint(self, seconds: float) -> CheckpointSaved:
+        step = self._step(seconds)
+        saved = Checkpoint(path=f"simulated/{self._names['run']}/{step}", sha256=SHA)
+        return CheckpointSaved(**self._names, step=step, checkpoint=saved)
+
+    def _checkpoints(self, seconds: float, every: float) -> Iterator[Told]:
+        passed, last = every, self._begun
+        while passed < seconds:
+            if self._step(passed) > last:
+                last = self._step(passed)
+                yield self._at(passed), self._checkpoint(passed)
+            passed += every
+
+    def _failed(self, failure: str) -> AnyEvent:
+        if failure == "worker_lost":
+            return StageInterrupted(**self._names, reason="died", message="simulated")
+        if failure == "hang":
+            return StageInterrupted(**self._names, reason="hang", message="simulated")
+        return StageFailed(**self._names, failure=cast("FailureClass", failure), message="simulated")
+
+    def _ingest(self, seconds: float, *, failed: bool) -> Generator[Told, None, bool]:
+        """Tell of one arrival after the other, of half of them where it fails; return whether any is usable."""
+        share = self._costs.rejected.share
+        number, usable = len(self._arrivals), False
+        for index, entry in enumerate(self._arrivals[: number // 2] if failed else self._arrivals, 1):
+            at = self._at(seconds * index / number)
+            if self._random.random() < share:
+                yield (
+                    at,
+                    DataRejected(
+                        **self._names,
+                        arrival=entry.position,
+                        domain=entry.domain,
+                        estimate=entry.amount,
+                        reason="simulated",
+                        message="simulated",
+                    ),
+                )
+                continue
+            usable = True
+            yield (
+                at,
+                DataIngested(
+                    **self._names,
+                    arrival=entry.position,
+                    domain=entry.domain,
+                    estimate=entry.amount,
+                    amount=entry.amount if entry.exact else self._count(entry),
+                    duplicates=0,
+                    manifest="simulated",
+                    sha256=SHA,
+                ),
+            )
+        return usable
+
+    def _count(self, entry: Entry) -> Amount:
+        """Return the exact amount of an arrival that is ingested for the first time."""
+        ratio = self._costs.counted_of(entry.domain).draw(self._random)
+        before = entry.amount
+        exact = max(0, round(before.tokens * ratio))
+        return Amount(arrivals=1, documents=before.documents, bytes=before.bytes, tokens=exact)
+
+    def _results(self) -> Iterator[AnyEvent]:
+        match self.stage:
+            case "probe":
+                yield self._probe()
+            case "evaluate":
+                yield self._evaluation()
+            case "promote":
+                yield self._promotion()
+
+    def _probe(self) -> ProbeMeasured:
+        plan = self._run.plan
+        shift = self._costs.shift.draw(self._random)
+        if self._pipeline.champion is None or not plan.past or not plan.new:
+            return ProbeMeasured(**self._names, new={}, past={}, shift=None)
+        new = {domain: _loss(LOSS + shift, 0.0) for domain in sorted(plan.new)}
+        past = {domain: _loss(LOSS, 0.0) for domain in sorted(plan.past)}
+        return ProbeMeasured(**self._names, new=new, past=past, shift=shift)
+
+    def _evaluation(self) -> ModelEvaluated:
+        plan, first = self._run.plan, self._pipeline.champion is None
+        domains = {}
+        for domain in sorted({*plan.new, *plan.past}):
+            figure = self._costs.gain_of(domain) if domain in plan.new else self._costs.forgetting_of(domain)
+            drawn = figure.draw(self._random)
+            change = -drawn if domain in plan.new else drawn
+            domains[domain] = Comparison(
+                candidate=_loss(LOSS + change, figure.half),
+                champion=None if first else _loss(LOSS, figure.half),
+                difference=None if first else _loss(change, figure.half),
+            )
+        candidate = Checkpoint(path=f"simulated/{self._run.run}/candidate", sha256=SHA)
+        return ModelEvaluated(**self._names, domains=domains, candidate=candidate)
+
+    def _promotion(self) -> ModelPromoted:
+        plan, version = self._run.plan, self._pipeline.versions + 1
+        return ModelPromoted(
+            **self._names,
+            model_version=version,
+            path=f"simulated/v{version}",
+            sha256=SHA,
+            trunk=Checkpoint(path=f"simulated/v{version}/trunk", sha256=SHA),
+            parent=plan.parent,
+            spans=plan.spans,
+            losses={domain: each.candidate.mean for domain, each in self._run.evaluation.items()},
+        )
+
+
+def _loss(mean: float, half: float) -> Loss:
+    mean = round(mean, 9)
+    low, high = round(mean - half, 9), round(mean + half, 9)
+    return Loss(mean=mean, low=low, high=high, documents=DOCUMENTS, bytes=BYTES)

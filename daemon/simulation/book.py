@@ -1,0 +1,83 @@
+"""The book of a pipeline's arrivals that are in no champion yet: what dispatcher and ingest would know of them."""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+
+from daemon.core.arrivals import amount_of, within
+from daemon.core.events import DataArrived
+from daemon.core.plans import Amount, Span
+
+
+class Entry:
+    """One arrival; `amount` is an estimate until ingest made it `exact`."""
+
+    __slots__ = ("amount", "at", "domain", "exact", "position")
+
+    def __init__(self, position: int, at: datetime, event: DataArrived) -> None:
+        self.position = position
+        self.at = at
+        self.domain = event.domain
+        self.amount = amount_of(event)
+        self.exact = False
+
+
+class Book:
+    """Holds arrivals from when they come until they are in a champion, set aside, rejected or withdrawn."""
+
+    def __init__(self) -> None:
+        self._entries: dict[int, Entry] = {}
+        self.set_aside = 0
+        self.rejected = 0
+        self.withdrawn = 0
+
+    def arrived(self, position: int, at: datetime, event: DataArrived) -> None:
+        """Note an arrival."""
+        self._entries[position] = Entry(position, at, event)
+
+    def counted(self, position: int, amount: Amount) -> None:
+        """Note the exact amount of an arrival."""
+        entry = self._entries.get(position)
+        if entry is not None:
+            entry.amount, entry.exact = amount, True
+
+    def reject(self, position: int) -> None:
+        """Take out an arrival that ingest could not use."""
+        self.rejected += self._entries.pop(position, None) is not None
+
+    def withdraw(self, position: int) -> Amount | None:
+        """Take out a withdrawn arrival; return what it was counted as, None when it is not here."""
+        entry = self._entries.pop(position, None)
+        self.withdrawn += entry is not None
+        return entry.amount if entry is not None else None
+
+    def within(self, spans: tuple[Span, ...]) -> list[Entry]:
+        """Return the arrivals in spans of positions, in order."""
+        if not spans:
+            return []
+        last = max(span.upto for span in spans)
+        return [entry for entry in self._until(last) if within(spans, entry.position)]
+
+    def used(self, upto: int, living: Sequence[Span]) -> list[Entry]:
+        """Take out the arrivals up to a position that are in none of these spans; return them."""
+        return self._take([e for e in self._until(upto) if not within(tuple(living), e.position)])
+
+    def promoted(self, spans: tuple[Span, ...], at: datetime) -> list[float]:
+        """Take out the arrivals of a champion; return the seconds that each has waited for it."""
+        return [(at - entry.at).total_seconds() for entry in self._take(self.within(spans))]
+
+    def waiting(self) -> list[Entry]:
+        """Return what is left, oldest first."""
+        return list(self._entries.values())
+
+    def _until(self, upto: int) -> Iterator[Entry]:
+        for position, entry in self._entries.items():
+            if position > upto:
+                return
+            yield entry
+
+    def _take(self, found: list[Entry]) -> list[Entry]:
+        for entry in found:
+            del self._entries[entry.position]
+        if found:
+            self._entries = dict(self._entries)  # without the holes at its front, which every search would pass
+        return found

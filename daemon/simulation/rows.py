@@ -1,0 +1,169 @@
+"""Reports as rows of a table: what is told, under each set of policies, and what would change."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+import msgspec
+
+from daemon.simulation.costs import Costs, Duration, Failures, Normal
+from daemon.simulation.histories import DAY, HOUR
+from daemon.simulation.report import PipelineReport
+
+MINUTE: Final = 60.0
+NONE: Final = "–"
+Number = float | int | None
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """A label (two blanks a level), a cell for each report, and, of two reports, the change."""
+
+    label: str
+    cells: tuple[str, ...]
+    change: str = ""
+
+
+def rows(reports: Sequence[PipelineReport], hours: Sequence[float]) -> list[Row]:
+    """Return the rows of a pipeline; `hours` are those that its slots had, under each set of policies."""
+    kinds = sorted({(runs.kind, o) for report in reports for runs in report.runs for o in runs.outcomes})
+    out = [
+        _row("arrivals", count, [r.arrivals for r in reports]),
+        _row("runs", count, [_runs(r) for r in reports]),
+        *(_row(f"  {kind} {outcome}", count, [_runs(r, kind, outcome) for r in reports]) for kind, outcome in kinds),
+        _row("stage-hours", hour, [r.stage_hours for r in reports]),
+        _row("  share of the slots", percent, [r.stage_hours / h for r, h in zip(reports, hours, strict=True)]),
+        _row("  tokens trained on", amount, [r.trained_tokens for r in reports]),
+        _row("data until it is in a champion", None, []),
+        _row("  half of it within", period, [r.staleness.p50 for r in reports]),
+        _row("  nine tenths within", period, [r.staleness.p90 for r in reports]),
+        _row("  all within", period, [r.staleness.longest for r in reports]),
+        _row("  arrivals that still wait at the end", count, [r.staleness.waiting for r in reports]),
+        _row("    longest", period, [r.staleness.waiting_longest for r in reports]),
+        _row("  arrivals set aside", count, [r.set_aside for r in reports]),
+        _row("wishes that had to wait", count, [r.wishes.waited for r in reports]),
+        _row("  longest", period, [r.wishes.longest for r in reports]),
+        _row("  standing at the end", count, [r.wishes.standing for r in reports]),
+        _row("decisions that act", count, [r.acting for r in reports]),
+        _row("decisions suppressed", count, [sum(r.suppressed.values()) for r in reports]),
+        *(
+            _row(f"  {reason}", count, [r.suppressed.get(reason, 0) for r in reports])
+            for reason in sorted({reason for r in reports for reason in r.suppressed})
+        ),
+        _row("changes of the champion", count, [r.champions.changes for r in reports]),
+        _row("  mean age", period, [r.champions.mean_age for r in reports]),
+        _row("  longest age", period, [r.champions.longest_age for r in reports]),
+        _row("  age at the end", period, [r.champions.age_at_end for r in reports]),
+    ]
+    return [row for row in out if not row.cells or any(cell not in {"0", NONE} for cell in row.cells)]
+
+
+def cost_rows(costs: Costs) -> list[tuple[str, str, str]]:
+    """Return what each part of a cost model is, in words, and where it is known from."""
+    out = []
+    for stage, each in sorted(costs.durations.items(), key=lambda item: (_place(item[0]), item[0])):
+        out.append((stage, _duration(each), _known(each.seen, "attempt")))
+    out.append(("exact tokens", f"{costs.counted.mean:.3g} for each estimated", _known(costs.counted.seen, "arrival")))
+    out.append(("rejected", f"{percent(costs.rejected.share)} of arrivals", _known(costs.rejected.seen, "arrival")))
+    out.append(("shift", _normal(costs.shift), _known(costs.shift.seen, "probe")))
+    out.append(("gain", _normal(costs.gain), _known(costs.gain.seen, "measurement")))
+    out += [
+        (f"  {domain}", _normal(each), _known(each.seen, "measurement"))
+        for domain, each in costs.gain_by_domain.items()
+    ]
+    out.append(("forgetting", _normal(costs.forgetting), _known(costs.forgetting.seen, "measurement")))
+    out += [
+        (f"  {domain}", _normal(each), _known(each.seen, "measurement"))
+        for domain, each in costs.forgetting_by_domain.items()
+    ]
+    unfailing = 0
+    for stage, attempts in costs.attempts.items():
+        found = costs.failures.get(stage, {})
+        unfailing += 0 if found else attempts
+        if found:
+            out.append((f"{stage} fails", _failures(found), _known(attempts, "attempt")))
+    if unfailing:
+        some = "other " if any(costs.failures.values()) else ""
+        out.append((f"no {some}stage fails", "", _known(unfailing, "attempt")))
+    if not costs.attempts:
+        out.append(("any stage fails", _failures(costs.other_failures), "default"))
+    return out
+
+
+def count(number: Number) -> str:
+    """Return a count with its thousands parted."""
+    return NONE if number is None else f"{number:,.0f}"
+
+
+def hour(number: Number) -> str:
+    """Return hours."""
+    return NONE if number is None else f"{number:,.1f}"
+
+
+def percent(number: Number) -> str:
+    """Return a share of one in percent."""
+    return NONE if number is None else f"{100 * number:.1f} %"
+
+
+def amount(number: Number) -> str:
+    """Return a large number with its unit."""
+    if number is None:
+        return NONE
+    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(number) >= size:
+            return f"{number / size:.3g} {unit}"
+    return f"{number:.0f}"
+
+
+def period(number: Number) -> str:
+    """Return seconds in the unit that fits."""
+    if number is None:
+        return NONE
+    for unit, size, from_ in (("d", DAY, 2 * DAY), ("h", HOUR, 2 * HOUR), ("min", MINUTE, 2 * MINUTE)):
+        if abs(number) >= from_:
+            return f"{number / size:.1f} {unit}"
+    return f"{number:.1f} s"
+
+
+def _row(label: str, word: Callable[[Number], str] | None, numbers: Sequence[Number]) -> Row:
+    if word is None:
+        return Row(label=label, cells=())
+    change = ""
+    if len(numbers) == 2:  # noqa: PLR2004 - two sets of policies
+        before, after = numbers
+        difference = after - before if before is not None and after is not None else 0
+        if word(abs(difference)) != word(0):
+            change = ("+" if difference > 0 else "−") + word(abs(difference))
+    return Row(label=label, cells=tuple(word(number) for number in numbers), change=change)
+
+
+def _runs(report: PipelineReport, kind: str | None = None, outcome: str | None = None) -> int:
+    return sum(
+        number
+        for runs in report.runs
+        if kind in (None, runs.kind)
+        for name, number in runs.outcomes.items()
+        if outcome in (None, name)
+    )
+
+
+def _duration(each: Duration) -> str:
+    parts = [f"{each.fixed:.3g} s"] if each.fixed or not each.per_million else []
+    if each.per_million:
+        parts.append(f"{each.per_million:.3g} s / M tokens")
+    return " + ".join(parts) + (f"  ± {percent(each.spread)}" if each.spread else "")
+
+
+def _failures(shares: Failures) -> str:
+    return ", ".join(f"{percent(share)} {name}" for name, share in shares.items())
+
+
+def _normal(each: Normal) -> str:
+    return f"{each.mean:.3g} ± {each.deviation:.2g} nats / byte"
+
+
+def _known(seen: int, what: str) -> str:
+    return f"{seen:,} {what}{'s' * (seen != 1)}" if seen else "default"
+
+
+def _place(stage: str) -> int:
+    order: Iterable[str] = ("ingest", "probe", "train", "evaluate", "promote")
+    return next((place for place, name in enumerate(order) if name == stage), 9)

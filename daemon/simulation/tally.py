@@ -1,0 +1,212 @@
+"""The account of a simulation: runs, compute, staleness, wishes and decisions, pipeline by pipeline."""
+
+from array import array
+from collections import Counter
+from datetime import datetime, timedelta
+from typing import Final
+
+import msgspec
+from msgspec.structs import replace
+
+from daemon.core.events import (
+    AnyEvent,
+    DecisionMade,
+    ModelPromoted,
+    ModelRolledBack,
+    Record,
+    RunCancelled,
+    RunFailed,
+    RunHeld,
+    RunPreempted,
+    RunResumed,
+    RunStarted,
+    RunSucceeded,
+    run_of,
+)
+from daemon.core.state import Pipeline, State
+from daemon.simulation.attempts import Attempt
+
+GOING_ON: Final = "going on"
+HELD: Final = "held"
+YIELDED: Final = "preempted"
+SAMPLES: Final = 400
+HINDRANCES: Final = (
+    ("no free slot", "no free slot"),
+    ("paused", "paused"),
+    ("another wish", "another wish goes first"),
+    ("the pipeline is not configured", "not configured"),
+    ("The wish", "the wish was void"),
+)
+
+
+class Span(msgspec.Struct, frozen=True, kw_only=True):
+    """A stretch of a run with a slot, and how it ended; a held or preempted run that goes on has another."""
+
+    run: str
+    kind: str
+    policy: str
+    outcome: str
+    begin: datetime
+    end: datetime
+
+
+class Sample(msgspec.Struct, frozen=True, kw_only=True):
+    """A stretch of time up to `at`: most tokens that were pending, and how long arrivals waited for its champions.
+
+    `middle` and `longest` are seconds, over what got into a champion in that time; None: there was no champion.
+    """
+
+    at: datetime
+    pending: int
+    middle: float | None
+    longest: float | None
+
+
+class Account:
+    """The account of one pipeline."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, Span] = {}
+        self.ended: list[Span] = []
+        self.stages: Counter[str] = Counter()
+        self.seconds: dict[str, float] = {}
+        self.trained_tokens = 0
+        self.waited = array("d")
+        self.waits: list[float] = []
+        self.acting = 0
+        self.stored = 0
+        self.suppressed: Counter[str] = Counter()
+        self.champions: list[datetime] = []
+        self.samples: list[Sample] = []
+        self.peak = 0
+        self.lately: list[float] = []
+        self.standing: dict[str, datetime] = {}
+
+
+class Tally:
+    """Observes an engine; `accounts` holds what it saw of each pipeline."""
+
+    def __init__(self, begin: datetime, end: datetime) -> None:
+        self.accounts: dict[str, Account] = {}
+        self._begin, self._end = begin, end
+        self._step = max(timedelta(seconds=1), (end - begin) / SAMPLES)
+
+    def account(self, pipeline: str) -> Account:
+        """Return a pipeline's account."""
+        return self.accounts.setdefault(pipeline, Account())
+
+    def observe(self, record: Record, decided: list[Record], state: State) -> None:
+        """Take note of a fact and of what followed from it."""
+        now = record.recorded_at
+        if isinstance(record.event, ModelPromoted) and record.pipeline is not None:
+            self._champion(record.pipeline, state, now)
+        for each in decided:
+            account, event = self.account(each.pipeline or ""), each.event
+            if isinstance(event, DecisionMade):
+                _decided(account, event)
+            elif isinstance(event, RunStarted):
+                account.runs[event.run] = Span(
+                    run=event.run, kind=event.plan.kind, policy=event.policy, outcome=GOING_ON, begin=now, end=self._end
+                )
+            elif isinstance(event, RunResumed):
+                _resumed(account, event.run, now, self._end)
+            elif isinstance(event, ModelRolledBack):
+                account.champions.append(now)
+            elif (outcome := _outcome(event)) is not None:
+                _ended(account, run_of(event) or "", outcome, now)
+        for name in dict.fromkeys(each.pipeline or "" for each in decided):
+            account, pipeline = self.account(name), state.pipelines[name]
+            account.peak = max(account.peak, pipeline.waiting)
+            self._wishes(account, pipeline, now)
+
+    def passed(self, now: datetime, state: State) -> datetime:
+        """Sample every pipeline; return when to do so again."""
+        for name, pipeline in state.pipelines.items():
+            account = self.account(name)
+            lately = sorted(account.lately)
+            account.samples.append(
+                Sample(
+                    at=now,
+                    pending=max(account.peak, pipeline.waiting),
+                    middle=lately[len(lately) // 2] if lately else None,
+                    longest=lately[-1] if lately else None,
+                )
+            )
+            account.peak, account.lately = pipeline.waiting, []
+        return now + self._step
+
+    def worked(self, pipeline: str, attempt: Attempt, until: datetime) -> None:
+        """Take note of an attempt that was at work until an instant."""
+        account = self.account(pipeline)
+        account.stages[attempt.stage] += 1
+        seconds = (until - attempt.began).total_seconds()
+        account.seconds[attempt.stage] = account.seconds.get(attempt.stage, 0.0) + seconds
+        account.trained_tokens += attempt.trained(until)
+
+    def trained(self, pipeline: str, waited: list[float]) -> None:
+        """Take note of how many seconds each arrival of a new champion has waited for it."""
+        account = self.account(pipeline)
+        account.waited.extend(waited)
+        account.lately += waited
+
+    def _champion(self, name: str, state: State, now: datetime) -> None:
+        champion = state.pipelines[name].champion
+        if champion is not None and champion.promoted_at == now:
+            self.account(name).champions.append(now)
+
+    def _wishes(self, account: Account, pipeline: Pipeline, now: datetime) -> None:
+        """Note which wishes have to wait, and for how long those waited that do no more."""
+        standing = {key: wish.since_at for key, wish in pipeline.wishes.items()}
+        for key, since in list(account.standing.items()):
+            if standing.get(key) != since:
+                account.waits.append((now - since).total_seconds())
+        account.standing = standing
+
+
+def _decided(account: Account, event: DecisionMade) -> None:
+    account.stored += 1
+    if event.suppressed_by is not None:
+        account.suppressed[hindrance(event.suppressed_by)] += 1
+    elif event.commands:
+        account.acting += 1
+
+
+def _outcome(event: AnyEvent) -> str | None:
+    """Return how a run ended, if this is its end."""
+    match event:
+        case RunSucceeded():
+            return event.outcome
+        case RunFailed():
+            return "failed"
+        case RunCancelled():
+            return "cancelled"
+        case RunHeld():
+            return HELD
+        case RunPreempted():
+            return YIELDED
+        case _:
+            return None
+
+
+def _ended(account: Account, run: str, outcome: str, at: datetime) -> None:
+    span = account.runs.get(run)
+    if span is not None:
+        account.runs[run] = replace(span, outcome=outcome, end=at)
+        if span.outcome == GOING_ON:
+            account.ended.append(account.runs[run])
+
+
+def _resumed(account: Account, run: str, now: datetime, end: datetime) -> None:
+    span = account.runs.get(run)
+    if span is not None:
+        account.runs[run] = replace(span, outcome=GOING_ON, begin=now, end=end)
+
+
+def hindrance(reason: str) -> str:
+    """Return what suppressed a decision without the names in it."""
+    for beginning, word in HINDRANCES:
+        if reason.startswith(beginning):
+            return word
+    if reason.startswith("run ") and reason.endswith(" is active"):
+        return "a run is active"
+    return "its run was not there for it"
