@@ -55,7 +55,8 @@ WORKDIR /var/lib/rewarm
 VOLUME ["/var/lib/rewarm"]
 USER 10001:10001
 EXPOSE 8420
-# The daemon finishes what it is writing; stages live on and are adopted by the next one.
+# The daemon finishes what it is writing. Stages end with the container, unless a worker in another one runs them:
+# with executor.on_drain checkpoint they save one first, and `docker stop --time` has to be longer than drain_seconds.
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --retries=3 CMD ["rewarm", "healthcheck"]
 ENTRYPOINT ["rewarm"]

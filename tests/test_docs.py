@@ -13,22 +13,27 @@ import yaml
 from pydantic import BaseModel, TypeAdapter
 from pydantic_core import PydanticUndefined
 
-from daemon.config import (
-    ExecutorSettings,
-    HttpSettings,
-    LlamaSettings,
-    MlflowSettings,
-    PipelineConfiguration,
-    Settings,
-    SpoolSettings,
-    load,
-)
+from daemon.config import load
 from daemon.core.commands import StartRun
 from daemon.core.encoding import decode
 from daemon.core.events import EVENTS, DriftDetected, Record
 from daemon.core.plans import Amount, Checkpoint
 from daemon.core.state import Model, Pipeline
 from daemon.door import OUTSIDE_KINDS, Door, Letter
+from daemon.settings import (
+    ExecutorSettings,
+    HttpSettings,
+    LlamaSettings,
+    MlflowSettings,
+    NotifySettings,
+    PipelineConfiguration,
+    RetentionSettings,
+    Settings,
+    SpoolSettings,
+    StandbySettings,
+    TlsSettings,
+    TokenSettings,
+)
 from policies import AnyPolicy
 from policies.base import LimitSettings, TrainingSettings
 from tests.bench.page import between, render, results
@@ -97,8 +102,13 @@ DESCRIBED: list[tuple[str, type[BaseModel]]] = [
     ("Top", Settings),
     ("mlflow", MlflowSettings),
     ("http", HttpSettings),
+    ("tls", TlsSettings),
+    ("tokens", TokenSettings),
     ("sources", SpoolSettings),
     ("executor", ExecutorSettings),
+    ("standby", StandbySettings),
+    ("notify", NotifySettings),
+    ("retention", RetentionSettings),
     ("pipelines", PipelineConfiguration),
     ("model", LlamaSettings),
     ("training", TrainingSettings),

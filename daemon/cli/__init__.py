@@ -1,7 +1,7 @@
 """The command line: `main` finds the command, and turns whatever goes wrong into one clear line.
 
 Exit codes: 0 done, 1 something is wrong or a run failed, 2 a mistake in what was asked or configured, 3 another
-daemon holds the journal, 130 ended by Ctrl-C.
+daemon holds the journal (or took it over), 130 ended by Ctrl-C.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from daemon.core.errors import JournalBusy, RewarmError
+from daemon.core.errors import JournalBusy, JournalFenced, RewarmError
 
 MISTAKE = 2
 BUSY = 3
@@ -27,9 +27,17 @@ COMMANDS = {
     "events": "events",
     "explain": "explain",
     "plan": "plan",
+    "simulate": "simulate",
     "emit": "emit",
     "request": "request",
+    "dead-letters": "dead_letters",
+    "adopt": "adopt",
+    "replay": "replay",
+    "backup": "backup",
+    "restore": "backup",
     "check-config": "check_config",
+    "schema": "schema",
+    "retention": "retention",
     "doctor": "doctor",
     "healthcheck": "health",
 }
@@ -71,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code = int(arguments.run(arguments))
         sys.stdout.flush()
-    except JournalBusy as error:
+    except (JournalBusy, JournalFenced) as error:
         complain(error, as_json=arguments.json)
         return BUSY
     except RewarmError as error:

@@ -8,6 +8,7 @@ import msgspec
 from daemon.cli.output import NOTHING, facts, heading, short, show, show_json
 from daemon.cli.session import configured
 from daemon.config import Configuration
+from daemon.sources.http.files import check
 
 if TYPE_CHECKING:
     from daemon.cli.session import Commands
@@ -45,6 +46,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     roots: tuple[str, ...]
     spools: tuple[str, ...]
     http: str | None
+    tokens: dict[str, tuple[str, ...]]
     slots: int
     warm_workers: int
     pipelines: dict[str, PipelineView]
@@ -60,6 +62,7 @@ def add(commands: "Commands", common: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Show the configuration; a mistake in it is raised as ConfigurationError."""
     configuration = configured(arguments)
+    check(configuration)
     view = describe(configuration)
     if arguments.json:
         show_json(view)
@@ -105,7 +108,8 @@ def describe(configuration: Configuration) -> View:
         state=str(configuration.state),
         roots=tuple(map(str, configuration.roots)),
         spools=tuple(map(str, configuration.spools)),
-        http=f"http://{http.host}:{http.port}" if http.enabled else None,
+        http=f"{'https' if http.tls else 'http'}://{http.host}:{http.port}" if http.enabled else None,
+        tokens={token.name: token.scopes for token in configuration.tokens},
         slots=settings.executor.slots,
         warm_workers=settings.executor.warm_workers,
         pipelines=pipelines,
@@ -135,5 +139,6 @@ def _places(view: View) -> list[tuple[str, str]]:
         ("roots", ", ".join(map(short, view.roots)) or NOTHING),
         ("spool", ", ".join(map(short, view.spools)) or NOTHING),
         ("http", view.http or "not served"),
+        ("tokens", ", ".join(f"{name} ({', '.join(scopes)})" for name, scopes in view.tokens.items()) or NOTHING),
         ("executor", f"{view.slots} slot{'s' * (view.slots != 1)}, {view.warm_workers} warm worker"),
     ]

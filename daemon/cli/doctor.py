@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 Level = Literal["ok", "note", "wrong"]
 MOST_FOLDED = 200_000
 SCARCE = 1 << 30
+RESOLVE_SECONDS = 5.0
 TOO_LITTLE = 64 << 20
 NETWORKED = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "9p", "ceph", "glusterfs", "lustre"})
 MARKS: dict[Level, tuple[str, str]] = {"ok": ("✓", "green"), "note": ("·", "yellow"), "wrong": ("✗", "red")}
@@ -91,6 +92,7 @@ def examine(configuration: Configuration) -> Report:
         worker_check(configuration),
         *spool_checks(configuration),
         *place_checks(configuration),
+        *notify_checks(configuration),
     ]
     checks += [gpu_check()]
     return Report(wrong=sum(check.level == "wrong" for check in checks), checks=tuple(checks), mlflow=comparison)
@@ -224,6 +226,27 @@ def place_checks(configuration: Configuration) -> Iterator[Check]:
         level: Level = "ok" if free >= SCARCE else "note" if free >= TOO_LITTLE else "wrong"
         advice = "" if level == "ok" else "free some space: with none the daemon takes no more input"
         yield Check(name=name, level=level, message=f"{size(free)} free ({kind or 'unknown'})", advice=advice)
+
+
+def notify_checks(configuration: Configuration) -> Iterator[Check]:
+    """Yield for each target of `notify` whether its name has an address and its secret can be read."""
+    for each in configuration.notify:
+        from ops.notify.message import DeliveryError, read_keys, shown
+        from ops.notify.post import resolve
+
+        name, told = f"notify {each.name}", shown(each.url)
+        try:
+            keys = read_keys(each.secret_file)
+            resolve(each.url, RESOLVE_SECONDS)
+        except DeliveryError as error:
+            advice = "until then nothing is sent: what happens meanwhile follows"
+            yield Check(name=name, level="wrong", message=str(error), advice=advice)
+        except OSError as error:
+            message = f"{told} has no address: {error.strerror or 'nobody answers'}"
+            yield Check(name=name, level="wrong", message=message, advice="check the url, and the name server")
+        else:
+            signed = "signed" if keys else "not signed: no secret_file is configured"
+            yield Check(name=name, level="ok" if keys else "note", message=f"{told}, {signed}")
 
 
 def filesystem(path: Path, mounts: Path = Path("/proc/mounts")) -> str:

@@ -2,18 +2,20 @@
 
 import argparse
 import http.client
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from daemon.cli.output import show, show_json, warn
+from daemon.cli.post import connect
 from daemon.cli.session import configured
 from daemon.core.errors import ConfigurationError
+from daemon.sources.http.local import address
 
 if TYPE_CHECKING:
     from daemon.cli.session import Commands
 
-ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - what a server may bind to
 SECONDS = 3.0
 OK = 200
 
@@ -36,10 +38,12 @@ def add(commands: "Commands", common: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Ask, and answer by the exit code."""
-    http_settings = configured(arguments).settings.http
+    configuration = configured(arguments)
+    http_settings = configuration.settings.http
     if not http_settings.enabled or not http_settings.port:
         raise ConfigurationError("`http` is switched off or has no fixed port, so nobody can be asked.")
-    health = ask(ANY_ADDRESS.get(http_settings.host, http_settings.host), http_settings.port)
+    certificate = configuration.tls.certificate if configuration.tls else None
+    health = ask(address(http_settings.host, http_settings.port, secure=certificate is not None), certificate)
     if arguments.json:
         show_json(health)
     elif health.live:
@@ -49,10 +53,10 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if health.live else 1
 
 
-def ask(host: str, port: int) -> Health:
+def ask(server: str, certificate: Path | None) -> Health:
     """Return what `/livez` says."""
-    url = f"http://{host}:{port}/livez"
-    connection = http.client.HTTPConnection(host, port, timeout=SECONDS)
+    url = f"{server}/livez"
+    connection = connect(server, certificate, SECONDS)
     try:
         connection.request("GET", "/livez")
         status = connection.getresponse().status

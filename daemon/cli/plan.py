@@ -11,9 +11,11 @@ from daemon.cli.explain.render import opinion_rows, plan_rows
 from daemon.cli.explain.why import Opinion, hypothetical, opinions
 from daemon.cli.output import facts, heading, show, show_json
 from daemon.cli.session import configured, perhaps_reading, pipeline_named
+from daemon.cli.status import timetable
 from daemon.config import Configuration
 from daemon.core.state import State
 from daemon.restore import restore
+from daemon.sources.schedule import Timetable, timetables
 
 if TYPE_CHECKING:
     from daemon.cli.session import Commands
@@ -26,6 +28,7 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
     slots: int
     active: tuple[str, ...]
     pipelines: dict[str, tuple[Opinion, ...]]
+    schedules: dict[str, tuple[Timetable, ...]] = {}
 
 
 def add(commands: "Commands", common: argparse.ArgumentParser) -> None:
@@ -63,6 +66,7 @@ def foresee(configuration: Configuration, state: State, now: datetime, only: str
             name: opinions(state, state.pipelines[name], configuration.settings.pipelines[name].policies, now)
             for name in names
         },
+        schedules={name: found for name in names if (found := timetables(state, name, now))},
     )
 
 
@@ -76,6 +80,7 @@ def render(outlook: Outlook) -> list[RenderableType]:
             out.append(facts(opinion_rows(opinion), width=20))
             if opinion.plan is not None:
                 out.append(facts(plan_rows(opinion.plan, None), indent=22))
+        out += [facts([("schedule", timetable(each))], width=20) for each in outlook.schedules.get(name, ())]
         out.append("")
     if not any(opinion.due for each in outlook.pipelines.values() for opinion in each):
         out.append("Nothing would start.")

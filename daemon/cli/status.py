@@ -1,20 +1,21 @@
 """`rewarm status`: where everything stands, in under a second and without a heavy library."""
 
 import argparse
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import msgspec
 from rich.console import RenderableType
 
 from daemon.cli.output import NOTHING, count, facts, heading, short, show, show_json, when
-from daemon.cli.session import Daemon, configured, find_daemon, perhaps_reading
+from daemon.cli.session import Daemon, configured, find_daemon, find_standby, perhaps_reading
 from daemon.config import Configuration
 from daemon.core.plans import Amounts, tokens
 from daemon.core.state import Model, Pipeline, State
 from daemon.core.state import Run as CoreRun
 from daemon.journal.base import Reader
 from daemon.restore import restore
+from daemon.sources.schedule import Timetable, timetables
 
 if TYPE_CHECKING:
     from daemon.cli.session import Commands
@@ -75,6 +76,7 @@ class PipelineStatus(msgspec.Struct, frozen=True, kw_only=True):
     held: str | None = None
     wishes: tuple[Waiting, ...] = ()
     timers: dict[str, datetime] = {}
+    schedules: tuple[Timetable, ...] = ()
     last: str | None = None
     last_outcome: str | None = None
     ignored: dict[str, int] = {}
@@ -101,6 +103,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     dead_letters: int
     followers: dict[str, Follower]
     daemon: Daemon
+    standby: Daemon
     journal: JournalStatus
     degraded: dict[str, str] = {}
 
@@ -129,14 +132,17 @@ def collect(configuration: Configuration, reader: Reader | None) -> Status:
     state = restore(reader).state if reader is not None else State()
     names = {name: Pipeline(name=name) for name in configuration.settings.pipelines} | state.pipelines
     known = configuration.settings.pipelines
+    now = datetime.now(UTC)
     followers = {}
     if configuration.tracking_uri is not None:
         followers["mlflow"] = Follower(behind=mlflow_behind(configuration, state.position))
+    followers |= {f"notify:{name}": Follower(behind=lag) for name, lag in targets_behind(configuration, reader).items()}
     return Status(
-        pipelines={name: describe(state, names[name], configured=name in known) for name in sorted(names)},
+        pipelines={name: describe(state, names[name], configured=name in known, now=now) for name in sorted(names)},
         dead_letters=state.dead_letters,
         followers=followers,
         daemon=find_daemon(configuration.journal),
+        standby=find_standby(configuration.journal),
         journal=JournalStatus(
             path=str(configuration.journal),
             position=state.position,
@@ -156,8 +162,20 @@ def mlflow_behind(configuration: Configuration, head: int) -> int:
     return head if lag is None else lag
 
 
-def describe(state: State, pipeline: Pipeline, *, configured: bool) -> PipelineStatus:
-    """Return where a pipeline stands."""
+def targets_behind(configuration: Configuration, reader: Reader | None) -> dict[str, int]:
+    """Return how many records lie before each target of `notify`: 0 when it has been told of all that it asked for."""
+    if not configuration.notify:
+        return {}
+    from ops.notify.cursor import behind
+
+    return {
+        each.name: behind(reader, configuration.state, each.target) if reader is not None else 0
+        for each in configuration.notify
+    }
+
+
+def describe(state: State, pipeline: Pipeline, *, configured: bool, now: datetime | None = None) -> PipelineStatus:
+    """Return where a pipeline stands, at `now` with its schedules."""
     runs = pipeline.runs
     return PipelineStatus(
         champion=_champion(pipeline.champion),
@@ -183,6 +201,7 @@ def describe(state: State, pipeline: Pipeline, *, configured: bool) -> PipelineS
             for _, wish in sorted(pipeline.wishes.items())
         ),
         timers=dict(sorted(pipeline.timers.items())),
+        schedules=() if now is None else timetables(state, pipeline.name, now),
         last=pipeline.last.run if pipeline.last else None,
         last_outcome=pipeline.last.outcome if pipeline.last else None,
         ignored=pipeline.ignored,
@@ -214,11 +233,14 @@ def render(status: Status) -> list[RenderableType]:
     where = short(journal.path)
     told = f"{where}, {count(journal.position, 'record')}, {count(journal.duplicates, 'duplicate')}"
     rows = [("journal", told if journal.position else f"{where}: nothing is recorded yet")]
-    rows += [("dead", count(status.dead_letters, "dead letter"))] if status.dead_letters else []
+    dead = f"{count(status.dead_letters, 'dead letter')}: rewarm dead-letters list"
+    rows += [("dead", dead)] if status.dead_letters else []
     rows += [(name, f"{count(follower.behind, 'record')} behind") for name, follower in status.followers.items()]
     rows += [("degraded", f"{name}: {why}") for name, why in status.degraded.items()]
     daemon = status.daemon
     rows += [("daemon", f"running, process {daemon.pid} on {daemon.host}" if daemon.running else "not running")]
+    standby = status.standby
+    rows += [("standby", f"waiting, process {standby.pid} on {standby.host}")] if standby.running else []
     out.append(facts(rows, indent=0, width=12))
     if not journal.position:
         out += ["", "To see it work: rewarm demo.  To keep it running: rewarm serve."]
@@ -261,7 +283,15 @@ def _rows(pipeline: PipelineStatus) -> list[tuple[str, str]]:
     rows += [(name, value) for name, value in optional.items() if value]
     rows += [("wish", f"{w.policy}: {w.wants}, waits for {w.waits_for}") for w in pipeline.wishes]
     rows += [("timer", f"{key} at {when(at)}") for key, at in pipeline.timers.items()]
+    rows += [("schedule", timetable(each)) for each in pipeline.schedules]
     return rows
+
+
+def timetable(schedule: Timetable) -> str:
+    """Return a schedule in one line."""
+    last = f", last {when(schedule.last)}" if schedule.last else ""
+    due = f"; {count(schedule.due, 'tick')} due, told when a daemon runs" if schedule.due else ""
+    return f"{schedule.policy}: {schedule.cron} ({schedule.timezone}), next {when(schedule.next)}{last}{due}"
 
 
 def _tokens(amounts: Amounts) -> dict[str, int]:

@@ -13,6 +13,7 @@ from daemon.core.events import (
     DataWithdrawn,
     DecisionMade,
     FailureReported,
+    FilesExpired,
     InputRejected,
     ModelEvaluated,
     ModelPromoted,
@@ -29,6 +30,7 @@ from daemon.core.events import (
     RunResumed,
     RunStarted,
     RunSucceeded,
+    ScheduleFired,
     SourceDegraded,
     SourceRecovered,
     StageFailed,
@@ -43,7 +45,7 @@ from daemon.core.plans import Plan, tokens
 
 def summary(event: AnyEvent) -> str:
     """Return what an event says in one line."""
-    return _outside(event) or _stage(event) or _run(event) or _daemon(event) or ""
+    return _outside(event) or _stage(event) or _run(event) or _clock(event) or _daemon(event)
 
 
 def _outside(event: AnyEvent) -> str:
@@ -54,8 +56,9 @@ def _outside(event: AnyEvent) -> str:
             why = f": {event.reason}" if event.reason else ""
             return f"arrival {event.arrival_id} of {event.arrival_source}{why}"
         case OperatorRequested():
-            run = f" {event.run}" if event.run else ""
-            return f"{event.verb}{run} by {event.by or 'unknown'}{': ' + event.reason if event.reason else ''}"
+            letter = None if event.dead_letter is None else f"dead letter {event.dead_letter}"
+            about = "".join(f" {name}" for name in (event.run, letter, event.model) if name)
+            return f"{event.verb}{about} by {event.by or 'unknown'}{': ' + event.reason if event.reason else ''}"
         case FailureReported():
             where = " ".join(part for part in (event.run, event.host, event.worker) if part)
             return f"{event.failure} {where} {event.evidence}".rstrip()
@@ -129,15 +132,26 @@ def _run(event: AnyEvent) -> str:
             return ""
 
 
+def _clock(event: AnyEvent) -> str:
+    match event:
+        case TimerFired():
+            return f"{event.policy}: {event.key}, due {when(event.due)}"
+        case ScheduleFired():
+            return f"{event.policy}: {event.cron} ({event.timezone}), due {when(event.scheduled_for)}"
+        case _:
+            return ""
+
+
 def _daemon(event: AnyEvent) -> str:
     match event:
         case DecisionMade():
             held_back = f" [not now: {event.suppressed_by}]" if event.suppressed_by else ""
             return f"{event.policy} → {event.verdict}: {event.reason}{held_back}"
-        case TimerFired():
-            return f"{event.policy}: {event.key}, due {when(event.due)}"
+        case FilesExpired():
+            return f"{event.what} {event.name}: {count(len(event.paths), 'path')}, {size(event.bytes)}: {event.rule}"
         case DaemonStarted():
-            return f"rewarm {event.release}, process {event.pid} on {event.host}, epoch {event.epoch}"
+            instead = f", after ending the silent {event.replaced}" if event.replaced else ""
+            return f"rewarm {event.release}, process {event.pid} on {event.host}, epoch {event.epoch}{instead}"
         case DaemonStopped():
             return event.reason
         case ConfigurationChanged():
@@ -167,6 +181,8 @@ def amount(event: DataArrived) -> str:
 
 def plan(value: Plan) -> str:
     """Return what a run is to do, in short."""
+    if value.start.folder is not None:
+        return f"{value.kind} the model in {value.start.folder}, which has seen {tokens(value.new):,} tokens"
     start = {"scratch": "from scratch"}.get(value.start.kind, f"from version {value.start.version}'s trunk")
     replay = f", {value.training.replay:.0%} replayed" if value.training.replay else ""
     return f"{value.kind} {start}, {tokens(value.new):,} new tokens, {value.training.tokens:,} in all{replay}"

@@ -63,6 +63,8 @@ class Home:
         warm: bool = False,
         http: bool = False,
         after_tokens: int = 1,
+        executor: Mapping[str, object] | None = None,
+        standby: Mapping[str, object] | None = None,
     ) -> None:
         """Write the configuration: pipelines that all have these stages, and start with the first arrival."""
         start = {"kind": "rewarm_replay", "after_tokens": after_tokens, "limits": dict(limits or {})}
@@ -76,7 +78,8 @@ class Home:
             "http": {"enabled": http, "port": self.port},
             "roots": ["inbox"],
             "sources": [{"kind": "spool", "path": "spool"}],
-            "executor": {"slots": 2, "warm_workers": int(warm)},
+            "executor": {"slots": 2, "warm_workers": int(warm), **(executor or {})},
+            "standby": dict(standby or {}),
             "pipelines": dict.fromkeys(pipelines, pipeline),
         }
         self.configuration.write_text(json.dumps(content), encoding="utf-8")

@@ -10,13 +10,13 @@ from rich.text import Text
 
 from daemon.cli.demo.steps import SOURCE
 from daemon.cli.explain.render import compared, interval
-from daemon.cli.explain.story import Decided, Story, forgetting, gains, runs, tell
 from daemon.cli.output import NOTHING, commands, count, program, seconds, short
 from daemon.cli.status import Champion, describe, mlflow_behind
 from daemon.config import Configuration
 from daemon.core.events import RunStarted
 from daemon.core.state import State
 from daemon.journal.base import Reader
+from daemon.story import Decided, Story, forgetting, gains, runs, tell
 
 NARROW = 90
 

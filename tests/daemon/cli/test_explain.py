@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from daemon.cli.explain.render import compared, sparkline
-from daemon.cli.explain.story import Story, tell
 from daemon.cli.explain.why import look
 from daemon.cli.plan import foresee
 from daemon.core.errors import RewarmError
@@ -15,6 +14,7 @@ from daemon.core.events import Numbers, OperatorRequested
 from daemon.core.plans import Schedule
 from daemon.core.state import State
 from daemon.journal.sqlite import open_reader
+from daemon.story import Story, tell
 
 if TYPE_CHECKING:
     from daemon.config import Configuration

@@ -13,22 +13,23 @@ if TYPE_CHECKING:
     from tests.daemon.cli.conftest import Command
 
 
+@pytest.mark.parametrize("standby", [False, True])
 def test_serve_runs_the_daemon(
-    rewarm: "Command", configuration: "Configuration", monkeypatch: pytest.MonkeyPatch
+    rewarm: "Command", configuration: "Configuration", monkeypatch: pytest.MonkeyPatch, standby: bool
 ) -> None:
-    """`rewarm serve` gives the configuration to the daemon, and ends with its exit code."""
+    """`rewarm serve` gives the configuration to the daemon, and whether to stand by, and ends with its exit code."""
     served: list[object] = []
     app = types.ModuleType("daemon.app")
 
-    def run_daemon(given: "Configuration") -> int:
-        served.append(given.journal)
+    def run_daemon(given: "Configuration", *, standby: bool) -> int:
+        served.append((given.journal, standby))
         return 7
 
     monkeypatch.setattr(app, "serve", run_daemon, raising=False)
     monkeypatch.setitem(sys.modules, "daemon.app", app)
 
-    assert rewarm("serve").code == 7
-    assert served == [configuration.journal]
+    assert rewarm("serve", *(["--standby"] if standby else [])).code == 7
+    assert served == [(configuration.journal, standby)]
 
 
 @pytest.mark.parametrize("named", [False, True])

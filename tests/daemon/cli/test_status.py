@@ -11,6 +11,7 @@ import pytest
 
 from daemon.cli.session import find_daemon
 from daemon.core.events import InputRejected, OperatorRequested
+from daemon.journal.lock import enrol, release
 
 if TYPE_CHECKING:
     from daemon.config import Configuration
@@ -80,6 +81,21 @@ def test_a_daemon_is_found_by_its_lock_alone(chronicle: "Chronicle", configurati
 
     assert (held.running, held.pid) == (True, os.getpid())
     assert not find_daemon(configuration.journal).running
+
+
+def test_a_standby_is_shown_while_it_waits(
+    rewarm: "Command", chronicle: "Chronicle", configuration: "Configuration"
+) -> None:
+    """In the table and in JSON, beside the daemon that it waits for."""
+    assert json.loads(rewarm("status", "--json").out)["standby"]["running"] is False
+    place = enrol(configuration.journal)
+    assert place is not None
+    try:
+        assert f"waiting, process {os.getpid()}" in rewarm("status").out
+        assert json.loads(rewarm("status", "--json").out)["standby"]["pid"] == os.getpid()
+    finally:
+        release(place)
+    assert "waiting" not in rewarm("status").out
 
 
 def test_the_table_fits_into_eighty_columns(
