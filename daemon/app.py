@@ -30,7 +30,7 @@ from daemon.journal.sqlite_reader import open_reader
 from daemon.loop import OWN_SOURCE, Loop
 from daemon.recorder import Recorder
 from daemon.restore import restore
-from daemon.retention.sweep import Sweeper
+from daemon.retention.sweep import Sweeper, recorded_upto
 from daemon.service.drain import Checkpoints, join
 from daemon.service.process import Boundary, Process
 from daemon.service.signals import Asked
@@ -88,7 +88,7 @@ class Daemon:
         self._process = process
         self._configuration = configuration
         self._journal = journal
-        self._folding = True
+        self._starting = True
         self._draining = False
         self._duplicates = 0
         self._metrics = process.metrics
@@ -137,6 +137,9 @@ class Daemon:
             folder=configuration.state,
             settings=settings.retention,
             current=lambda: self._loop.state,
+            recorded=lambda: recorded_upto(
+                configuration.tracking_uri, configuration.state, head=self._loop.state.position
+            ),
             boundary=boundary,
         )
         self._loop = Loop(
@@ -184,6 +187,7 @@ class Daemon:
             self._recorder.keep()
         desk.inbox, desk.reader = self._inbox, open_reader(self._configuration.journal)
         presence.announce()
+        self._starting = False  # whoever is told that it is ready can send
         logger.info(
             "The daemon is ready.", extra={"epoch": self._journal.epoch, "journal": str(self._configuration.journal)}
         )
@@ -202,7 +206,6 @@ class Daemon:
         for why in restored.skipped:
             logger.warning("A snapshot was skipped.", extra={"why": why})
         self._loop.begin(restored.state, restored.snapshot)
-        self._folding = False
         names = {"position": restored.state.position, "snapshot": restored.snapshot}
         logger.info("The journal is folded.", extra={**names, "seconds": round(time.monotonic() - began, 3)})
 
@@ -233,8 +236,8 @@ class Daemon:
             spool.stop()
         self._dispatcher.stop()
         self._sweeper.stop()
+        self._loop.turn_away()  # the inbox is closed: who waits need not wait for the threads as well
         join(threads, JOIN_SECONDS, self._loop.show_life)
-        self._loop.turn_away()
         rest = not any(pipeline.active for pipeline in self._loop.state.pipelines.values())
         try:
             rest = self._stop_stages() or rest
@@ -312,9 +315,9 @@ class Daemon:
         if self._process.presence.trouble:
             degraded["http"] = self._process.presence.trouble
         return Status(
-            beat_age=0.0 if self._folding else time.monotonic() - self._loop.beat,
+            beat_age=0.0 if self._starting else time.monotonic() - self._loop.beat,
             journal=self._loop.trouble or "",
-            replay="the journal is being folded" if self._folding else "",
+            replay="the daemon starts: its journal is being folded" if self._starting else "",
             disk=_scarce(self._configuration.journal.parent, self._configuration.state),
             drain="draining" if self._draining else "",
             degraded=degraded,

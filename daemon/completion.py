@@ -10,10 +10,13 @@ from daemon.core.errors import InputError
 from daemon.core.events import (
     AnyEvent,
     DataArrived,
+    DataIngested,
+    DataRejected,
     DataWithdrawn,
     ModelRejected,
     OperatorRequested,
 )
+from daemon.core.plans import Amount
 from daemon.core.state import Pipeline, State
 from daemon.door import Door, Offer, local_path
 from daemon.journal.base import Reader, Transaction, scan_where
@@ -41,6 +44,10 @@ def completer(door: Door, reader: Reader) -> Complete:
                 return dead_letters.settle(reader, event, offer.pipeline, pipeline)
             case _ if offer.pipeline is None:
                 return event
+            case DataIngested() | DataRejected():
+                # Withdrawn while ingest was at work, it is counted nowhere any more.
+                gone = whereabouts.withdrawal(reader, offer.pipeline, event.arrival) is not None
+                return replace(event, estimate=Amount()) if gone else event
             case DataWithdrawn():
                 return _withdrawal(transaction, reader, offer.pipeline, pipeline, event)
             case OperatorRequested(verb="accept" | "withdraw"):
@@ -65,10 +72,10 @@ def _withdrawal(
             "see `rewarm events --kind data.arrived`."
         )
         raise InputError("unknown_arrival", message)
-    for earlier in scan_where(reader, record.position, pipeline=pipeline, kinds=("data.withdrawn",)):
-        if isinstance(earlier.event, DataWithdrawn) and earlier.event.arrival == record.position:
-            message = f"The arrival at position {record.position} was withdrawn at {earlier.position} already."
-            raise InputError("withdrawn_already", message)
+    earlier = whereabouts.withdrawal(reader, pipeline, record.position)
+    if earlier is not None:
+        message = f"The arrival at position {record.position} was withdrawn at {earlier.position} already."
+        raise InputError("withdrawn_already", message)
     account, amount = whereabouts.find(reader, record, before)
     return replace(event, arrival=record.position, domain=record.event.domain, amount=amount, account=account)
 

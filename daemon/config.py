@@ -118,7 +118,7 @@ def load(path: Path | None = None) -> Configuration:
     try:
         settings = Settings(**content)
     except ValidationError as error:
-        raise ConfigurationError("\n".join(_explain(file, problem) for problem in error.errors())) from error
+        raise ConfigurationError("\n".join(_explain(file, problem) for problem in _causes(error))) from error
     except SettingsError as error:
         raise ConfigurationError(f"The environment ({PREFIX}…): {error}: {error.__cause__}.") from error
     # The packaged default belongs to whoever runs it: its paths count from the working directory.
@@ -149,6 +149,13 @@ def _absolute(settings: Settings, file: Path | None, base: Path) -> Configuratio
     )
 
 
+def _causes(error: ValidationError) -> list[Any]:
+    """Return what is wrong, without the lists that are too short only because something in them is wrong."""
+    problems = error.errors()
+    inside = {problem["loc"][:end] for problem in problems for end in range(len(problem["loc"]))}
+    return [problem for problem in problems if problem["type"] != "too_short" or problem["loc"] not in inside]
+
+
 def _explain(file: Path | None, problem: Any) -> str:  # noqa: ANN401 - pydantic's own untyped report
     where = ".".join(str(part) for part in problem["loc"]) or "(top)"
     message = str(problem["msg"]).removeprefix("Value error, ")
@@ -156,7 +163,8 @@ def _explain(file: Path | None, problem: Any) -> str:  # noqa: ANN401 - pydantic
         message = _unknown(problem["loc"][:-1], str(problem["loc"][-1]))
     elif problem["type"] not in {"missing", "union_tag_invalid", "union_tag_not_found"}:
         given = problem["input"]
-        message = message if isinstance(given, dict | BaseModel) else f"{message} (it is {given!r})"
+        hidden = problem["loc"][-1:] == ("url",)  # a password may be in it, and its path is often a secret
+        message = message if hidden or isinstance(given, dict | BaseModel) else f"{message} (it is {given!r})"
     variable = PREFIX + "__".join(str(part) for part in problem["loc"]).upper()
     place = f"the environment ({variable})" if variable in os.environ else file or "the environment"
     return f"{place}: {where}: {message}."

@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 from msgspec.structs import replace
 
+from daemon import whereabouts
 from daemon.core.arbitration import SOURCE
 from daemon.core.arrivals import MAX_READMITTED
 from daemon.core.errors import InputError
@@ -18,7 +19,6 @@ from daemon.core.events import (
     TERMINAL,
     DataArrived,
     DataRejected,
-    DataWithdrawn,
     InputRejected,
     OperatorRequested,
     Record,
@@ -203,8 +203,5 @@ def _led_to(reader: Reader, position: int) -> Record | None:
 
 
 def _withdrawn(reader: Reader, record: Record, event: DataRejected) -> Settled | None:
-    gone = scan_where(reader, record.position, pipeline=record.pipeline, kinds=("data.withdrawn",))
-    for each in gone:
-        if isinstance(each.event, DataWithdrawn) and each.event.arrival == event.arrival:
-            return Settled(outcome="withdrawn", position=each.position)
-    return None
+    gone = whereabouts.withdrawal(reader, record.pipeline, event.arrival)
+    return None if gone is None else Settled(outcome="withdrawn", position=gone.position)

@@ -76,7 +76,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Reply = Callable[[Sequence[Answer] | None], None]
-"""Told once what became of an input's offers, after the commit; None: it did not get in, the daemon is stopping."""
+"""Told once what became of an input's offers, after the commit; None: it did not get in."""
 
 
 class Input(msgspec.Struct, frozen=True, kw_only=True):
@@ -181,7 +181,7 @@ class Door(msgspec.Struct, frozen=True, kw_only=True):
             case OperatorRequested():
                 return replace(event, by=letter.by or "", spans=(), amounts={})
             case DataWithdrawn():
-                return replace(event, arrival=None, domain=None, amount=None)
+                return replace(event, arrival=None, domain=None, amount=None, account=None)
             case _:
                 return event
 

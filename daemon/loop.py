@@ -143,15 +143,15 @@ class Loop:
             except StaleCursor as error:
                 logger.warning("An input had been read already.", extra={"error": str(error)})
                 if len(batch) == 1:
+                    self._recovered()
                     self._forget()
+                    _turn_away(batch)
                     return
                 for item in batch:
+                    self.show_life()  # each is a transaction of its own: on a slow disk all of them outlast a lease
                     self.handle([item])
                 return
-            if self.trouble is not None:
-                logger.info("The journal takes records again.")
-                self.trouble = None
-                self._inbox.resume()
+            self._recovered()
             self._publish(committed)
             for item, answers in zip(batch, committed.answers, strict=True):
                 if item.reply is not None:
@@ -226,6 +226,12 @@ class Loop:
         self.trouble = str(error)
         self.show_life()
         self._stop.wait(RETRY_SECONDS)
+
+    def _recovered(self) -> None:
+        if self.trouble is not None:
+            logger.info("The journal takes records again.")
+            self.trouble = None
+            self._inbox.resume()
 
     def _patience(self) -> float:
         """Return how long to wait for input: until the next wake-up or tick is due, at most a few seconds."""

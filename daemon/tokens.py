@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import logging
 import os
+import re
 import stat
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -15,6 +16,8 @@ from daemon.core.errors import ConfigurationError
 from daemon.settings import Scope, TokenSettings
 
 SHORTEST = 16
+SHOWABLE = re.compile(rb"[!-~]+")
+"""What an Authorization header carries unchanged."""
 ALL: frozenset[Scope] = frozenset({"send", "operate", "read"})
 ANONYMOUS = "anonymous"
 logger = logging.getLogger("rewarm.tokens")
@@ -95,22 +98,27 @@ class _Token:
 
     def __init__(self, settings: TokenSettings) -> None:
         self.settings = settings
-        self._signature: object = None
-        self._digests: tuple[bytes, ...] = ()
+        self._known: tuple[tuple[int, ...] | None, tuple[bytes, ...]] = (None, ())
 
     def load(self) -> tuple[bytes, ...]:
         """Return the digests of the secrets in the file; raises ConfigurationError when it cannot be used."""
+        where = f"tokens.{self.settings.name}"
+        signature = None
+        digests: tuple[bytes, ...] = ()
         try:
-            self._signature = _signature(self.settings.file)
-            self._digests = tuple(map(_digest, secrets_in(self.settings.file, f"tokens.{self.settings.name}")))
+            signature = _signature(self.settings.file)
+            secrets = secrets_in(self.settings.file, where)
+            if not all(map(SHOWABLE.fullmatch, secrets)):
+                message = f"{where}.file: a token in {self.settings.file} is not printable ASCII without blanks."
+                raise ConfigurationError(message)
+            digests = tuple(map(_digest, secrets))
         except OSError as error:
-            self._digests = ()
-            where = f"tokens.{self.settings.name}.file"
-            raise ConfigurationError(f"{where}: {self.settings.file} cannot be read: {error.strerror}.") from error
-        except ConfigurationError:
-            self._digests = ()
-            raise
-        return self._digests
+            message = f"{where}.file: {self.settings.file} cannot be read: {error.strerror}."
+            raise ConfigurationError(message) from error
+        finally:
+            # In one step, since requests load in several threads: an older content never stays under a newer signature.
+            self._known = (signature, digests)
+        return digests
 
     def current(self) -> tuple[bytes, ...]:
         """Return the digests, read again if the file has changed; none while it cannot be used."""
@@ -118,20 +126,24 @@ class _Token:
             signature = _signature(self.settings.file)
         except OSError:
             signature = None
-        if signature != self._signature:
-            try:
-                self.load()
-                logger.info("A token was read again.", extra={"token": self.settings.name})
-            except ConfigurationError as error:
-                self._signature = signature
-                logger.warning("A token cannot be read.", extra={"token": self.settings.name, "error": str(error)})
-        return self._digests
+        known, digests = self._known
+        if signature == known:
+            return digests
+        try:
+            digests = self.load()
+        except ConfigurationError as error:
+            logger.warning("A token cannot be read.", extra={"token": self.settings.name, "error": str(error)})
+            return ()
+        logger.info("A token was read again.", extra={"token": self.settings.name})
+        return digests
 
 
 def secrets_in(file: Path, where: str) -> list[bytes]:
     """Return the secrets in a file, one a line; raises ConfigurationError, and OSError when it cannot be read."""
-    if stat.S_IMODE(file.stat().st_mode) & stat.S_IROTH:
-        raise ConfigurationError(f"{where}.file: everybody on this machine can read {file}: run `chmod o= {file}`.")
+    if file.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
+        raise ConfigurationError(
+            f"{where}.file: everybody on this machine can read or write {file}: run `chmod o= {file}`."
+        )
     secrets = [line.strip() for line in file.read_bytes().splitlines() if line.strip()]
     if not secrets:
         raise ConfigurationError(f"{where}.file: {file} is empty; it holds the token, such as `openssl rand -hex 32`.")

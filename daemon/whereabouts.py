@@ -10,6 +10,7 @@ from daemon.core.events import (
     DataArrived,
     DataIngested,
     DataRejected,
+    DataWithdrawn,
     ModelPromoted,
     ModelRolledBack,
     OperatorRequested,
@@ -49,9 +50,17 @@ def find(reader: Reader, arrival: Record, pipeline: Pipeline | None) -> tuple[Ac
     if trained is not None:
         return "champion" if pipeline.champion and pipeline.champion.run == trained else "past", amount
     living = [run for run in (pipeline.active, pipeline.yielded, pipeline.held) if run is not None and not run.promoted]
-    if any(arrivals.counts(pipeline, run.plan, arrival.position) for run in living):
+    if any(arrivals.counts(pipeline, run.plan.spans, arrival.position) for run in living):
         return None, amount
     return "set_aside", amount
+
+
+def withdrawal(reader: Reader, pipeline: str | None, arrival: int) -> Record | None:
+    """Return the record by which an arrival was withdrawn, if it was."""
+    for record in scan_where(reader, arrival, pipeline=pipeline, kinds=("data.withdrawn",)):
+        if isinstance(record.event, DataWithdrawn) and record.event.arrival == arrival:
+            return record
+    return None
 
 
 def _trained(reader: Reader, arrival: Record, pipeline: Pipeline) -> str | None:

@@ -10,13 +10,14 @@ from daemon import dead_letters
 from daemon.core.arbitration import react
 from daemon.core.decisions import Policies
 from daemon.core.errors import InputError
-from daemon.core.events import AnyEvent, InputRejected, OperatorRequested, Record
+from daemon.core.events import AnyEvent, DataWithdrawn, InputRejected, OperatorRequested, Record
 from daemon.core.state import State
 from daemon.core.transition import evolve
 from daemon.door import REJECTED_SOURCE, Answer, Letter, Offer, refuse
 from daemon.journal.base import Cursor, Found, Transaction
 
 MAX_AHEAD = timedelta(days=1)
+MAX_MESSAGE = 4000
 logger = logging.getLogger("rewarm.loop")
 
 Completion = Callable[[Transaction, State, Offer], AnyEvent]
@@ -73,14 +74,16 @@ class Work:
             logger.exception("An input could not be completed; it becomes a dead letter.", extra={"where": offer.where})
             return self._refuse(offer, "not_completable", f"{type(error).__name__}: {error}", cause)
         position = self._add(offer, event, cause)
+        if isinstance(event, DataWithdrawn):
+            self.flush()  # what ingest tells of the arrival may follow in this very transaction
         self._seen[pair] = Found(position=position, digest=offer.digest)
         if isinstance(event, OperatorRequested) and event.dead_letter is not None:
             self._settle(event, event.dead_letter, position)
         return Answer(outcome="accepted", position=position)
 
     def _check_time(self, offer: Offer) -> None:
-        """Raise InputError for a producer's time that no clock can be wrong by."""
-        if offer.time is not None and offer.time - self._stamp > MAX_AHEAD:
+        """Raise InputError for a producer's time that no clock can be wrong by; a stage's own word always counts."""
+        if offer.letter is not None and offer.time is not None and offer.time - self._stamp > MAX_AHEAD:
             message = (
                 f"The time {offer.time.isoformat()} lies more than {MAX_AHEAD.days} day ahead of the journal's clock, "
                 f"{self._stamp.isoformat(timespec='seconds')}: mend the producer's clock."
@@ -120,7 +123,7 @@ class Work:
         letter = offer.letter
         rejected = InputRejected(
             reason=reason,
-            message=message[:4000],
+            message=message[:MAX_MESSAGE],
             where=offer.where,
             source=letter.source if letter else "",
             id=letter.id if letter else None,
@@ -158,4 +161,4 @@ class Work:
 
 
 def _dead(position: int, reason: str, message: str) -> Answer:
-    return Answer(outcome="dead_letter", position=position, reason=reason, message=message)
+    return Answer(outcome="dead_letter", position=position, reason=reason, message=message[:MAX_MESSAGE])

@@ -50,14 +50,17 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 def routes(
     status: Callable[[], Status], registry: Callable[[], CollectorRegistry], *, beat_bound: float = BEAT_BOUND
 ) -> list[Route]:
-    """Return the routes; the functions are called with every request, from the server's threads."""
+    """Return the routes; the functions are called with every request, from the server's threads.
 
-    def livez(request: Request) -> Response:
+    Those for supervisors run in the server's own one: they wait for no slow request that occupies the others.
+    """
+
+    async def livez(request: Request) -> Response:
         age = status().beat_age
         late = f"the loop's last beat was {age:.1f} s ago, more than {beat_bound:g} s" if age > beat_bound else ""
         return _answer(request, {"loop": late}, {})
 
-    def readyz(request: Request) -> Response:
+    async def readyz(request: Request) -> Response:
         now = status()
         return _answer(request, now.checks(), now.degraded)
 

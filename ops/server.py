@@ -1,12 +1,14 @@
 """A web server in a thread of its own that no client can wear out: heads, bodies and connections are bounded.
 
-uvicorn waits for ever for the head of a request, and takes every connection; the protocol here does neither.
+uvicorn waits for ever for the head of a request and for whoever does not read its answer, and takes every
+connection; the protocol here does neither.
 """
 
 import asyncio
 import contextlib
 import socket
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -31,12 +33,14 @@ class AddressTaken(RewarmError):
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     """What a client may take: connections at once, and seconds.
 
-    `head` is for the whole head of a request. `linger` is for the rest of a body after its answer: it is thrown
-    away for that long, so that the sender gets to read why, then the connection is closed.
+    `head` is for the whole head of a request, and before it for the handshake of TLS. `answer` is for reading what
+    the server could not send at once. `linger` is for the rest of a body after its answer: it is thrown away for that
+    long, so that the sender gets to read why, then the connection is closed; and for closing it.
     """
 
     connections: int = 256
     head: float = 10.0
+    answer: float = 30.0
     linger: float = 2.0
 
 
@@ -48,17 +52,28 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Handle:
-    """A server in a thread of its own; `port` is the one that it got where 0 was asked for."""
+    """A server in a thread of its own; `host` and `port` are what it got where a name or port 0 was asked for."""
 
-    def __init__(self, server: uvicorn.Server, listener: socket.socket) -> None:
+    def __init__(self, server: uvicorn.Server, listener: socket.socket, handshake: float | None) -> None:
         self._server = server
         self._listener = listener
+        self._handshake = handshake
+        self.host: str = listener.getsockname()[0]
         self.port: int = listener.getsockname()[1]
         self._thread = threading.Thread(target=self._serve, name="rewarm-http", daemon=True)
         self._thread.start()
 
     def _serve(self) -> None:
-        self._server.run(sockets=[self._listener])
+        with asyncio.Runner(loop_factory=self._loop) as runner:
+            runner.run(self._server.serve(sockets=[self._listener]))
+
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        """Return a loop whose servers wait as long for a handshake as they may; uvicorn has no setting for it."""
+        loop = asyncio.SelectorEventLoop()
+        if self._handshake is not None:
+            bounded = partial(loop.create_server, ssl_handshake_timeout=self._handshake)
+            loop.create_server = bounded  # type: ignore[method-assign]
+        return loop
 
     def stop(self) -> None:
         """Answer what is being asked, then close; harmless when repeated."""
@@ -85,9 +100,10 @@ def serve(
     # Connections inherit it. asyncio sets it for sockets that say TCP, which those of create_server do not; without
     # it every answer on a kept connection waits 40 ms for the client's delayed acknowledgement.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    bounds = bounds or Bounds()
     config = uvicorn.Config(
         application,
-        http=type("Protocol", (BoundedProtocol,), {"bounds": bounds or Bounds()}),
+        http=type("Protocol", (BoundedProtocol,), {"bounds": bounds}),
         ws="none",
         log_config=None,
         log_level="error",  # what a client does wrong is counted by the application, not logged
@@ -98,7 +114,7 @@ def serve(
         ssl_certfile=certificate.certificate if certificate else None,
         ssl_keyfile=certificate.key if certificate else None,
     )
-    return Handle(uvicorn.Server(config), listener)
+    return Handle(uvicorn.Server(config), listener, bounds.head if certificate else None)
 
 
 class BoundedProtocol(H11Protocol):
@@ -117,13 +133,25 @@ class BoundedProtocol(H11Protocol):
             self._watch()
 
     def data_received(self, data: bytes) -> None:
-        """Take what came."""
-        super().data_received(data)
-        self._watch()
+        """Take what came; nothing more once the connection is being closed."""
+        if not self.transport.is_closing():
+            super().data_received(data)
+            self._watch()
 
     def on_response_complete(self) -> None:
         """Wait for what may follow an answer."""
         super().on_response_complete()
+        self._unset_keepalive_if_required()  # here its next head is waited for like its first
+        self._watch()
+
+    def pause_writing(self) -> None:
+        """Wait for the client to read."""
+        super().pause_writing()
+        self._watch()
+
+    def resume_writing(self) -> None:
+        """Go on once it has."""
+        super().resume_writing()
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -132,12 +160,19 @@ class BoundedProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP; as JSON, like everything else."""
+        """Answer what is no HTTP, as JSON like everything else, unless the request before has its answer."""
+        if self.conn.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
+            self.transport.close()
+            return
         self._send(b"400 Bad Request", msgspec.json.encode({"error": "no_http", "message": msg}))
 
     def _watch(self) -> None:
         """Set the deadline for what is awaited now."""
-        if self.conn.their_state is h11.IDLE:
+        if self.flow.write_paused:
+            self._await("reader", self.bounds.answer)
+        elif self.transport.is_closing():  # what is still to be sent may never be read
+            self._await("end", self.bounds.linger)
+        elif self.conn.their_state is h11.IDLE:
             self._await("head", self.bounds.head)
         elif self.conn.their_state is h11.SEND_BODY and self.cycle.response_complete:
             self._await("rest", self.bounds.linger)
@@ -154,11 +189,15 @@ class BoundedProtocol(H11Protocol):
 
     def _close(self) -> None:
         self._deadline = None
-        if not self.transport.is_closing():
+        if self._awaited in {"reader", "end"}:
+            self.transport.abort()
+        else:
             self.transport.close()
+            self._watch()
 
     def _send(self, status: bytes, body: bytes, extra: bytes = b"") -> None:
         """Answer without the application, and close."""
         head = b"HTTP/1.1 %s\r\ncontent-type: application/json\r\nconnection: close\r\n%scontent-length: %d\r\n\r\n"
         self.transport.write(head % (status, extra, len(body)) + body)
         self.transport.close()
+        self._watch()

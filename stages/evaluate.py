@@ -5,8 +5,8 @@ import msgspec
 from daemon.core.errors import StageError
 from daemon.core.events import Artefact, Comparison, ModelEvaluated
 from daemon.core.plans import Checkpoint
+from daemon.files import write_atomically
 from stages.base import Context, Result
-from stages.run_folder import write_atomically
 from stages.training.device import prepare
 from stages.training.evaluation import Budget, Excerpts, Floats, compare, document_nats
 from stages.training.files import MANIFEST, digest

@@ -5,12 +5,10 @@ nothing. Only lines that end with a newline count. No torch here: the daemon rea
 """
 
 import contextlib
-import fcntl
 import functools
 import json
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +18,8 @@ import msgspec
 from daemon.core.encoding import encode
 from daemon.core.events import EVENTS, TERMINAL, AnyEvent
 from daemon.core.plans import Amount, Checkpoint, Plan
+from daemon.files import lock, write_atomically
+from daemon.pids import boot_id, namespace, start_time
 
 OUTCOME = "outcome.jsonl"
 TERMINAL_KINDS = frozenset(cls.kind for cls in TERMINAL)
@@ -86,30 +86,6 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
     namespace: str = ""
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, also after a power loss."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
-
-
-def sync_folder(path: Path) -> None:
-    """Make renames in a folder durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def place_specification(folder: Path, specification: Specification) -> None:
     """Write spec.json unless it is there: the first one written is the one that counts."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -123,20 +99,6 @@ def read_specification(folder: Path) -> Specification:
     return msgspec.json.decode((folder / "spec.json").read_bytes(), type=Specification)
 
 
-def boot_id() -> str:
-    """Return the identity of this boot of the machine ("" where the system has none)."""
-    with contextlib.suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return ""
-
-
-def start_time(pid: int) -> int:
-    """Return a process's start time in clock ticks since boot, 0 where it is gone or unknown."""
-    with contextlib.suppress(OSError, IndexError, ValueError):
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-    return 0
-
-
 @contextlib.contextmanager
 def hold(folder: Path, *, patience: float = 0.0) -> Iterator[bool]:
     """Hold the attempt's lock for the block; yields False when another process has it.
@@ -144,18 +106,8 @@ def hold(folder: Path, *, patience: float = 0.0) -> Iterator[bool]:
     `patience` seconds of trying keep a start safe from somebody who merely looks whether the lock is free.
     """
     descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    until = time.monotonic() + patience
     try:
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= until:
-                    yield False
-                    return
-                time.sleep(0.01)
-        yield True
+        yield lock(descriptor, patience=patience)
     finally:
         os.close(descriptor)
 
@@ -168,14 +120,7 @@ def sign(folder: Path) -> None:
 def myself() -> Holder:
     """Return this process as others can recognise it."""
     pid = os.getpid()
-    return Holder(pid=pid, start_time=start_time(pid), boot_id=boot_id(), namespace=pid_namespace())
-
-
-def pid_namespace() -> str:
-    """Return in which pid namespace this process lives: pids of another one mean nothing here."""
-    with contextlib.suppress(OSError):
-        return str(Path("/proc/self/ns/pid").readlink())
-    return ""
+    return Holder(pid=pid, start_time=start_time(pid), boot_id=boot_id(), namespace=namespace())
 
 
 def holder(folder: Path) -> Holder | None:
@@ -267,7 +212,7 @@ def kill_session(leader: Holder) -> None:
 
     The leader itself may be gone; its children keep the session id. A recycled pid is told by its start time.
     """
-    if leader.boot_id != boot_id() or leader.namespace != pid_namespace() or leader.pid == os.getpid():
+    if leader.boot_id != boot_id() or leader.namespace != namespace() or leader.pid == os.getpid():
         return
     began = start_time(leader.pid)
     if began not in (0, leader.start_time):

@@ -176,6 +176,15 @@ def test_every_reason_is_explained() -> None:
     assert [reason for reason in sorted(set(reasons())) if f"| `{reason}` |" not in page] == []
 
 
+def test_every_metric_is_in_its_page() -> None:
+    """Each metric that the daemon shows is named in the page on watching, and that page names no other."""
+    told = set(re.findall(r"\b(rewarm_\w+)", text(HOW_TO / "watch.md")))
+    named = set(re.findall(r"\"(rewarm_\w+)\"", text(ROOT / "ops" / "metrics.py")))
+    plain = {name.removesuffix("_total").removesuffix("_info") for name in told}
+    assert named - plain == set()
+    assert plain - named == set()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_and_named_tests_are_there(page: Path) -> None:
     """A relative link leads to a file, and a test that a page names exists."""

@@ -1,5 +1,6 @@
 """A backup as it lies on the disk: `backup.json` names every other file; without it a folder is no backup."""
 
+import contextlib
 import hashlib
 import os
 import stat
@@ -11,6 +12,7 @@ from typing import Final
 import msgspec
 
 from daemon.core.errors import JournalError, JournalTooNew
+from daemon.files import sync
 from stages.training.files import Stamp, stamp
 
 FORMAT: Final = 1
@@ -58,7 +60,8 @@ def read_manifest(folder: Path) -> Manifest:
         raise JournalError(f"{folder / MANIFEST} is damaged ({error}): take another backup.") from error
     for name in manifest.files:
         parts = PurePosixPath(name).parts
-        if not parts or ".." in parts or (name != JOURNAL and parts[0] != STATE) or PurePosixPath(name).is_absolute():
+        below = len(parts) > 1 and parts[0] == STATE and ".." not in parts
+        if name != JOURNAL and not below:
             raise JournalError(f"{folder / MANIFEST} names {name!r}, which has no place in a backup.")
     return manifest
 
@@ -95,20 +98,17 @@ def copy(source: Path, target: Path, *, most: int | None = None) -> Stamp:
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Yield the files in a folder and below it, by path; no links, no sockets, nothing hidden."""
+    """Yield the files in a folder and below it, by path; no links, no sockets, nothing hidden, nothing just gone."""
     for base, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(base, name)
-            if not name.startswith(".") and stat.S_ISREG(path.lstat().st_mode):
-                yield path
+            with contextlib.suppress(FileNotFoundError):  # a living stage removes its own files
+                if not name.startswith(".") and stat.S_ISREG(path.lstat().st_mode):
+                    yield path
 
 
 def sync_tree(folder: Path) -> None:
     """Make every name in a folder and below it durable."""
     for base, _, _ in os.walk(folder):
-        descriptor = os.open(base, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync(Path(base))

@@ -17,15 +17,23 @@ from daemon.backup.files import JOURNAL, MANIFEST, STATE, Manifest, copy, faults
 from daemon.core.errors import JournalError
 from daemon.core.state import dump, fingerprint
 from daemon.core.transition import REDUCER_VERSION
+from daemon.files import sync
 from daemon.journal.lock import release, take
 from daemon.journal.sqlite import open_reader, verify
 from daemon.journal.sqlite_copy import branch_off
 from daemon.journal.sqlite_file import restore_marker
 from daemon.restore import restore
-from stages.run_folder import sync_folder
 
 OURS = ("models", "runs", "shards")
-"""What a restore puts into the state folder; nothing of that may lie there."""
+"""What belongs to a history whatever a backup holds of it; nothing of that may lie in the state folder."""
+LOCK = PurePosixPath(STATE, "runs/*/*/*/lock")
+"""An attempt's lock names its process: whoever finds it free ends what is left of that."""
+
+
+class _Told(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of an attempt's specification that tells in which state folder its process works."""
+
+    state: str
 
 
 class Restored(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +68,7 @@ def put(folder: Path, journal: Path, state: Path, *, boundary: Callable[[str], N
         raise JournalError("\n".join([f"{folder} is not whole, nothing was restored:", *found]))
     try:
         with _alone(journal):
-            _clear(journal, state)
+            _clear(journal, state, {PurePosixPath(name).parts[1] for name in manifest.files if name != JOURNAL})
             return Restored(identity=_put(folder, manifest, journal, state, boundary), manifest=manifest)
     except OSError as error:
         raise JournalError(f"The restore to {journal} failed: {error}. Run it again when that is mended.") from error
@@ -100,10 +108,10 @@ def _alone(journal: Path) -> Iterator[None]:
         release(lock)
 
 
-def _clear(journal: Path, state: Path) -> None:
+def _clear(journal: Path, state: Path, tops: Iterable[str]) -> None:
     """See that there is nothing in the way; what a restore that was broken off has left is removed."""
     marker = restore_marker(journal)
-    present = [path for path in (journal, *(state / name for name in OURS)) if _occupied(path)]
+    present = [path for path in (journal, *(state / name for name in sorted({*OURS, *tops}))) if _occupied(path)]
     if present and not marker.exists():
         named = ", ".join(map(str, present))
         raise JournalError(
@@ -129,6 +137,8 @@ def _put(folder: Path, manifest: Manifest, journal: Path, state: Path, boundary:
     staged.mkdir()
     try:
         for name, wanted in manifest.files.items():
+            if PurePosixPath(name).match(str(LOCK)) and not _works_in(folder / name, state):
+                continue
             target = fresh if name == JOURNAL else staged / PurePosixPath(name).relative_to(STATE)
             if copy(folder / name, target) != wanted:
                 raise JournalError(f"{folder / name} changed while it was restored: nothing was put in place.")
@@ -137,7 +147,7 @@ def _put(folder: Path, manifest: Manifest, journal: Path, state: Path, boundary:
         sync_tree(staged)
         marker = restore_marker(journal)
         marker.touch()
-        sync_folder(journal.parent)
+        sync(journal.parent)
         boundary("restore.before_rename")
         for path in sorted(staged.iterdir()):
             target = state / path.name
@@ -145,13 +155,25 @@ def _put(folder: Path, manifest: Manifest, journal: Path, state: Path, boundary:
                 target.rmdir()  # an empty one: `_clear` looked
             path.rename(target)
             boundary("restore.between_renames")
-        sync_folder(state)
+        sync(state)
         fresh.rename(journal)
-        sync_folder(journal.parent)
+        sync(journal.parent)
         boundary("restore.before_end")
         marker.unlink()
-        sync_folder(journal.parent)
+        sync(journal.parent)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
         fresh.unlink(missing_ok=True)
     return identity
+
+
+def _works_in(lock: Path, state: Path) -> bool:
+    """Return whether a lock's process, if it is still there, writes into this state folder by its path.
+
+    Restored beside the original (to try a backup out, say), the lock would have the living original's stage killed.
+    """
+    try:
+        told = msgspec.json.decode(lock.with_name("spec.json").read_bytes(), type=_Told)
+    except (OSError, msgspec.MsgspecError):
+        return False
+    return Path(told.state) == state

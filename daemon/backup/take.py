@@ -6,7 +6,6 @@ it is left out. The copy appears under its name by one rename, when every file o
 
 import contextlib
 import errno
-import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -21,11 +20,12 @@ from daemon.core.errors import JournalError
 from daemon.core.state import State, dump, fingerprint
 from daemon.core.transition import REDUCER_VERSION
 from daemon.dispatch.specification import attempt_folder
+from daemon.files import lock, sync
 from daemon.journal.base import Reader
 from daemon.journal.sqlite import open_reader
 from daemon.journal.sqlite_copy import copy_journal
 from daemon.restore import restore
-from stages.run_folder import OUTCOME, sync_folder
+from stages.run_folder import OUTCOME
 from stages.training.files import MANIFEST as FOLDER_MANIFEST
 from stages.training.files import Stamp, digest, fits, stamp, write_file
 
@@ -77,7 +77,7 @@ def take(
             sync_tree(aside)
             boundary("backup.before_rename")
             aside.rename(target)
-        sync_folder(target.parent)
+        sync(target.parent)
     except OSError as error:
         if error.errno in {errno.ENOTEMPTY, errno.EEXIST}:
             raise JournalError(f"{target} came into being meanwhile: another backup was as quick.") from error
@@ -110,10 +110,7 @@ def _held(folder: Path) -> Iterator[bool]:
     """Hold the lock that a living backup has on its folder; yields False when another process has it."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield True
-    except BlockingIOError:
-        yield False
+        yield lock(descriptor)
     finally:
         os.close(descriptor)
 
@@ -179,7 +176,8 @@ def _copy_attempt(attempt: Attempt, state: Path, target: Path, copied: set[Path]
     folder = attempt_folder(state, attempt.run, attempt.stage, attempt.number)
     files = _copy_one(folder / OUTCOME, state, target, most=_length(folder / OUTCOME, attempt.lines))
     seen = {folder / OUTCOME, folder / "exit.json", *copied}
-    others = [path for path in files_below(folder) if path not in seen and CHECKPOINTS not in path.parts]
+    found = [path for path in files_below(folder) if path not in seen]
+    others = [path for path in found if path.relative_to(folder).parts[0] != CHECKPOINTS]
     files |= _copy_living(others, state, target)
     for _ in range(PASSES):  # the oldest may be removed while it is copied, because a newer one is there
         steps = sorted((folder / CHECKPOINTS).glob("step-*"), reverse=True)
@@ -189,7 +187,9 @@ def _copy_attempt(attempt: Attempt, state: Path, target: Path, copied: set[Path]
         for step in fresh:
             try:
                 files |= {k: v for path in files_below(step) for k, v in _copy_one(path, state, target).items()}
-            except FileNotFoundError:
+                step.stat()
+                _check(target / step.relative_to(state), None)
+            except (FileNotFoundError, JournalError):
                 shutil.rmtree(target / step.relative_to(state), ignore_errors=True)
                 gone = f"{STATE}/{step.relative_to(state).as_posix()}/"
                 files = {name: each for name, each in files.items() if not name.startswith(gone)}

@@ -36,12 +36,12 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 def add(commands: "Commands", common: argparse.ArgumentParser) -> None:
     """Add both commands."""
     text = "copy the journal and what its state needs, while the daemon runs"
-    parser = commands.add_parser("backup", parents=[common], help=text, description=text[0].upper() + text[1:])
+    parser = commands.add_parser("backup", parents=[common], help=text, description=f"{text[0].upper()}{text[1:]}.")
     parser.add_argument("folder", type=Path, metavar="DIR", help="the backup; it must not be there yet")
     parser.add_argument("--verify", action="store_true", help="make none: check the one that is there")
     parser.set_defaults(run=backup)
     text = "put a backup where the configuration says that journal and state lie"
-    parser = commands.add_parser("restore", parents=[common], help=text, description=text[0].upper() + text[1:])
+    parser = commands.add_parser("restore", parents=[common], help=text, description=f"{text[0].upper()}{text[1:]}.")
     parser.add_argument("folder", type=Path, metavar="DIR", help="the backup")
     parser.set_defaults(run=restore)
 

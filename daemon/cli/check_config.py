@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from daemon.cli.output import NOTHING, facts, heading, short, show, show_json
+from daemon.cli.output import NOTHING, count, facts, heading, kept, seconds, short, show, show_json
 from daemon.cli.session import configured
 from daemon.config import Configuration
 from daemon.sources.http.files import check
@@ -47,8 +47,12 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     spools: tuple[str, ...]
     http: str | None
     tokens: dict[str, tuple[str, ...]]
+    standby: float | None
+    notify: dict[str, tuple[str, ...]]
+    retention: dict[str, str | int | None]
     slots: int
     warm_workers: int
+    on_drain: str
     pipelines: dict[str, PipelineView]
 
 
@@ -68,7 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
         show_json(view)
         return 0
     show(f"{view.file or 'No file: the defaults'} is valid.", "")
-    show(facts(_places(view), indent=0))
+    rows = _places(view)
+    show(facts(rows, indent=0, width=max(10, *(len(name) for name, _ in rows))))
     for name, pipeline in view.pipelines.items():
         show("", heading(f"{name}  ({pipeline.model})"))
         rows = [("stages", " → ".join(pipeline.stages))]
@@ -110,8 +115,12 @@ def describe(configuration: Configuration) -> View:
         spools=tuple(map(str, configuration.spools)),
         http=f"{'https' if http.tls else 'http'}://{http.host}:{http.port}" if http.enabled else None,
         tokens={token.name: token.scopes for token in configuration.tokens},
+        standby=settings.standby.lease if settings.standby.enabled else None,
+        notify={target.name: target.on for target in configuration.notify},
+        retention=settings.retention.model_dump(mode="json"),
         slots=settings.executor.slots,
         warm_workers=settings.executor.warm_workers,
+        on_drain=settings.executor.on_drain,
         pipelines=pipelines,
     )
 
@@ -140,5 +149,11 @@ def _places(view: View) -> list[tuple[str, str]]:
         ("spool", ", ".join(map(short, view.spools)) or NOTHING),
         ("http", view.http or "not served"),
         ("tokens", ", ".join(f"{name} ({', '.join(scopes)})" for name, scopes in view.tokens.items()) or NOTHING),
-        ("executor", f"{view.slots} slot{'s' * (view.slots != 1)}, {view.warm_workers} warm worker"),
+        (
+            "executor",
+            f"{count(view.slots, 'slot')}, {count(view.warm_workers, 'warm worker')}, on_drain {view.on_drain}",
+        ),
+        ("standby", "none" if view.standby is None else f"a second daemon waits; lease {seconds(view.standby)}"),
+        *((f"notify {name}", ", ".join(kinds)) for name, kinds in view.notify.items()),
+        ("retention", kept(view.retention)),
     ]

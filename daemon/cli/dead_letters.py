@@ -13,7 +13,7 @@ from daemon import dead_letters
 from daemon.cli.delivery import CloudEvent, envelope
 from daemon.cli.emit import Sent, dispatch, sending
 from daemon.cli.letters import described, fate, line, printable, readable, row, whole
-from daemon.cli.output import columns, count, facts, show, show_json, warn
+from daemon.cli.output import count, facts, lines, show, show_json, warn, write
 from daemon.cli.session import configured, find_daemon, perhaps_reading, reading
 from daemon.config import Configuration
 from daemon.core.errors import RewarmError
@@ -53,7 +53,7 @@ def add(commands: "Commands", common: argparse.ArgumentParser) -> None:
         "dead-letters",
         parents=[common],
         help=text,
-        description="Inputs that were refused, and arrivals that could not be used: " + text.partition(": ")[2] + ".",
+        description="List, show, retry or drop inputs that were refused and arrivals that could not be used.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -100,8 +100,9 @@ def _list(arguments: argparse.Namespace) -> int:
     if not found:
         show("There is no dead letter." if arguments.all else "There is no open dead letter.")
         return 0
-    headings = ["position", "at", "reason", "pipeline", "from", "message", *(["settled"] if arguments.all else [])]
-    show(columns(headings, (row(letter, settled=arguments.all) for letter in shown), numbers=[0]))
+    headings = ["position", "at", "reason", "pipeline", "from", *(["settled"] if arguments.all else []), "message"]
+    for each in lines(headings, [row(letter, settled=arguments.all) for letter in shown], numbers=[0]):
+        write(each)
     left = f"; the last {len(shown):,} are shown (--limit)" if len(shown) < len(found) else ""
     show("", f"{count(len(found), 'dead letter')}{left}. One of them whole: rewarm dead-letters show POSITION")
     return 0

@@ -8,7 +8,7 @@ import socket
 import time
 import uuid
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -19,8 +19,8 @@ from daemon.core.encoding import encode
 from daemon.core.errors import InputError, RewarmError
 from daemon.core.events import AnyEvent, InputRejected
 from daemon.door import Door, Letter
+from daemon.files import write_atomically
 from daemon.journal.base import Reader, scan
-from stages.run_folder import write_atomically
 
 POLL_SECONDS = 0.1
 
@@ -72,12 +72,12 @@ def envelope(
     source: str | None = None,
     version: int = 1,
 ) -> CloudEvent:
-    """Return the envelope of an event; raises RewarmError when `data` is no JSON."""
+    """Return the envelope of an event; raises RewarmError when `data` is no JSON, or something is no UTF-8."""
     try:
         raw = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise RewarmError(f"The data is no JSON object: {error}.") from error
-    return CloudEvent(
+    event = CloudEvent(
         id=identity or str(uuid.uuid4()),
         source=source or default_source(),
         type=f"io.rewarm.{kind}.v{version}",
@@ -85,6 +85,11 @@ def envelope(
         time=now.isoformat(),
         data=msgspec.Raw(msgspec.json.encode(raw)),
     )
+    try:
+        msgspec.json.encode(event)
+    except UnicodeEncodeError as error:
+        raise RewarmError(f"What is sent must be UTF-8: {error}.") from error
+    return event
 
 
 def enveloped(event: AnyEvent, pipeline: str, *, now: datetime, identity: str, source: str) -> CloudEvent:
@@ -122,13 +127,18 @@ def inspect(configuration: Configuration, event: CloudEvent) -> list[str]:
 
 
 def deliver(configuration: Configuration, event: CloudEvent, head: int) -> Delivered:
-    """Put an event into the first spool, whole or not at all; raises RewarmError when there is none to write."""
+    """Put an event into the first spool, whole or not at all; raises RewarmError when there is none to write.
+
+    Files are read in the order of their names: the name begins with the time, so that of two requests that wait for
+    a daemon the later one has the last word.
+    """
     if not configuration.spools:
         raise RewarmError("No spool is configured: add `{kind: spool, path: var/spool}` to `sources`.")
     folder = configuration.spools[0]
     text = msgspec.json.encode(event)
     name = re.sub(r"[^A-Za-z0-9._-]", "_", event.id).lstrip(".")[:100] or "event"
-    target = folder / f"{name}-{hashlib.sha256(text).hexdigest()[:8]}.json"
+    sent = f"{datetime.fromisoformat(event.time).astimezone(UTC):%Y%m%dT%H%M%S.%fZ}"
+    target = folder / f"{sent}-{name}-{hashlib.sha256(text).hexdigest()[:8]}.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(target, text)

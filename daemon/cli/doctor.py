@@ -123,7 +123,7 @@ def journal_checks(configuration: Configuration) -> Iterator[Check]:
             name="dead letters",
             level="note",
             message=count(state.dead_letters, "input was refused", "inputs were refused"),
-            advice="rewarm events --after 0 --kind input.rejected",
+            advice="rewarm dead-letters list",
         )
     for name, why in sorted(state.degraded.items()):
         yield Check(name="source", level="wrong", message=f"{name}: {why}", advice="it is tried again by itself")

@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -9,17 +10,20 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from daemon.cli.delivery import Answer, CloudEvent, Delivered, await_answer, deliver, envelope, find_answer, inspect
-from daemon.cli.output import show, show_json, warn
+from daemon.cli.output import show_json, warn, write
 from daemon.cli.post import VARIABLE, Target, Unanswered, find_target, post
 from daemon.cli.session import configured, find_daemon, perhaps_reading
+from daemon.cli.words import summary
 from daemon.config import Configuration
 from daemon.core.errors import RewarmError
-from daemon.core.events import EVENTS
+from daemon.core.events import EVENTS, DecisionMade
 
 if TYPE_CHECKING:
     from daemon.cli.session import Commands
 
 DATA = "data"
+CONCLUSIONS = 16
+"""Most records that are read to tell what was decided on an event."""
 FORMATS = {".txt": "text", ".md": "text", ".rst": "text"}
 EXAMPLES = """examples:
   rewarm emit data docs-lm var/inbox/manual.jsonl --domain manuals --wait
@@ -102,7 +106,8 @@ def send(configuration: Configuration, event: CloudEvent, arguments: argparse.Na
     if arguments.json:
         show_json({"event": sent.delivered, "answer": answer})
     else:
-        show(*_sentences(configuration, sent))
+        for line in _sentences(configuration, sent):
+            write(line)  # unfolded: ids and paths are there to be copied
     return 0 if answer is None or answer.outcome in {"accepted", "duplicate"} else 1
 
 
@@ -125,7 +130,7 @@ def _data(arguments: argparse.Namespace) -> bytes:
     if arguments.kind != DATA:
         if arguments.file is not None:
             raise RewarmError(f"A file goes with `rewarm emit data`, not with {arguments.kind!r}; use --data '{{…}}'.")
-        return (arguments.data or "{}").encode()
+        return os.fsencode(arguments.data or "{}")
     if arguments.file is None or arguments.domain is None:
         raise RewarmError("`rewarm emit data PIPELINE FILE --domain NAME` needs the file and its domain.")
     return described(arguments.file, arguments.domain, arguments.format)
@@ -177,6 +182,17 @@ def _await(configuration: Configuration, delivered: Delivered, timeout: float) -
     return await_answer(ask, timeout)
 
 
+def _concluded(configuration: Configuration, delivered: Delivered, answer: Answer) -> list[str]:
+    """Return what was decided on an event in its own transaction: a request may be accepted, and not possible."""
+    position = answer.position or 0
+    with perhaps_reading(configuration) as reader:
+        found = reader.records(position - 1, CONCLUSIONS) if reader is not None else []
+    if not found or (found[0].position, found[0].id) != (position, delivered.id):
+        return []
+    decisions = [record for record in found if record.cause == position and isinstance(record.event, DecisionMade)]
+    return [f"  {summary(record.event)}" for record in decisions]
+
+
 def _sentences(configuration: Configuration, sent: Sent) -> list[str]:
     delivered, answer, url = sent
     way = f"  by HTTP: {url}" if url else f"  by the spool: {delivered.file}"
@@ -186,7 +202,11 @@ def _sentences(configuration: Configuration, sent: Sent) -> list[str]:
         note = "" if running else " No daemon is running; the next one reads it (`rewarm serve`)."
         return [f"In the spool: {identity}.{note}", f"  {delivered.file}"]
     if answer.outcome == "accepted":
-        return [f"Accepted at position {answer.position}: {identity}.", way]
+        return [
+            f"Accepted at position {answer.position}: {identity}.",
+            way,
+            *_concluded(configuration, delivered, answer),
+        ]
     if answer.outcome == "duplicate":
         return [f"A duplicate, counted once: {identity}.", way]
     return [f"Refused ({answer.reason}), kept as dead letter at position {answer.position}: {answer.message}", way]

@@ -92,7 +92,7 @@ def whole(letter: DeadLetter) -> Whole:
 
 
 def row(letter: DeadLetter, *, settled: bool) -> list[str]:
-    """Return a dead letter as a line of a table, with what became of it or without."""
+    """Return a dead letter as a line of a list, with what became of it or without."""
     record = letter.record
     cells = [
         str(record.position),
@@ -100,10 +100,9 @@ def row(letter: DeadLetter, *, settled: bool) -> list[str]:
         letter.reason,
         record.pipeline or NOTHING,
         printable(letter.origin),
-        printable(letter.message.partition("\n")[0]),
     ]
     became = NOTHING if letter.settled is None else fate(letter.settled)
-    return [*cells, became] if settled else cells
+    return [*cells, *([became] if settled else []), printable(letter.message.partition("\n")[0])]
 
 
 def described(letter: DeadLetter) -> list[tuple[str, str]]:

@@ -3,7 +3,7 @@
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -77,6 +77,21 @@ def columns(headings: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: 
     return table
 
 
+def lines(headings: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Iterable[int] = ()) -> list[str]:
+    """Return a line a row, columns below each other; the last one is as long as it is, and no line is ever folded."""
+    right = set(numbers)
+    table = [headings, *rows]
+    widths = [max(len(row[index]) for row in table) for index in range(len(headings) - 1)]
+    padded = [
+        [
+            cell.rjust(width) if index in right else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=False))
+        ]
+        for row in table
+    ]
+    return ["  ".join([*cells, row[-1]]) for cells, row in zip(padded, table, strict=True)]
+
+
 def facts(rows: Iterable[tuple[str, str]], *, indent: int = 2, width: int = 10) -> Table:
     """Return names and what they are, one below the other."""
     table = Table.grid(padding=(0, 2))
@@ -117,6 +132,11 @@ def seconds(value: float) -> str:
     if value < 10:  # noqa: PLR2004 - below it tenths matter
         return f"{value:.1f} s"
     return f"{value:.0f} s" if value < 120 else str(timedelta(seconds=round(value)))  # noqa: PLR2004 - two minutes
+
+
+def kept(settings: Mapping[str, str | int | None]) -> str:
+    """Return the settings of retention in one line."""
+    return ", ".join(f"{name} {'for ever' if value is None else value}" for name, value in settings.items())
 
 
 def program() -> str:

@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import re
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,9 +16,11 @@ from daemon.config import Configuration
 from daemon.core.errors import RewarmError
 from daemon.settings import PREFIX
 from daemon.sources.http.local import address, find
+from daemon.tokens import SHOWABLE
 
 VARIABLE = PREFIX + "TOKEN"
 SECONDS = 30.0
+LEAF = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 TYPE = "application/cloudevents+json"
 
 
@@ -76,7 +79,7 @@ def post(target: Target, event: CloudEvent) -> Answer:
         connection.request("POST", "/events", msgspec.json.encode(event), headers)
         response = connection.getresponse()
         status, told = response.status, msgspec.json.decode(response.read(), type=_Told)
-    except (OSError, http.client.HTTPException, msgspec.MsgspecError) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:  # what is no JSON, or no name of a host
         raise Unanswered(f"{target.url} does not answer: {str(error) or type(error).__name__}.") from error
     finally:
         connection.close()
@@ -89,24 +92,52 @@ def post(target: Target, event: CloudEvent) -> Answer:
 
 
 def connect(url: str, certificate: Path | None, seconds: float) -> http.client.HTTPConnection:
-    """Return a connection to the daemon on this machine: its own certificate is trusted, whatever name it bears."""
+    """Return a connection to the daemon on this machine: its own certificate is trusted, whatever name it bears.
+
+    That one alone: since the name is not looked at, no other one of the same authority may do.
+    """
     parts = urlsplit(url)
     if parts.scheme != "https":
         return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=seconds)
     try:
-        context = ssl.create_default_context(cafile=certificate)
+        found = LEAF.search(certificate.read_text(encoding="ascii", errors="replace")) if certificate else None
     except OSError as error:
-        raise RewarmError(f"The certificate {certificate} cannot be read: {error}.") from error
-    context.check_hostname = False
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    return http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=seconds, context=context)
+        raise RewarmError(f"The certificate {certificate} cannot be read: {error.strerror}.") from error
+    if found is None:
+        raise RewarmError(f"There is no certificate in PEM in {certificate}.")
+    return _Pinned(parts.hostname or "", parts.port, seconds, ssl.PEM_cert_to_DER_cert(found[0]))
+
+
+class _Pinned(http.client.HTTPSConnection):
+    """A connection to whoever proves to hold the key of one certificate."""
+
+    def __init__(self, host: str, port: int | None, seconds: float, certificate: bytes) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE  # compared below, before anything is sent
+        super().__init__(host, port, timeout=seconds, context=context)
+        self._certificate = certificate
+
+    def connect(self) -> None:
+        """Connect; raises SSLError when another certificate is shown."""
+        super().connect()
+        if self.sock.getpeercert(binary_form=True) != self._certificate:
+            self.close()
+            raise ssl.SSLError("it shows another certificate than the configured one")
 
 
 def _given(file: Path | None, environment: Mapping[str, str]) -> str | None:
-    """Return the token that was given by file or by environment; of several lines the last, which is the newest."""
-    if file is None:
-        return environment.get(VARIABLE, "").strip() or None
+    """Return the token that was given by file or by environment; raises RewarmError when no header can carry it."""
+    token = environment.get(VARIABLE, "").strip() if file is None else _newest(file)
+    if not token:
+        return None
+    if not SHOWABLE.fullmatch(token.encode(errors="replace")):
+        raise RewarmError(f"The token in {file or VARIABLE} is not printable ASCII without blanks.")
+    return token
+
+
+def _newest(file: Path) -> str:
+    """Return the last line of a token's file."""
     try:
         lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:

@@ -2,7 +2,7 @@
 
 import argparse
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -10,7 +10,7 @@ from daemon.cli.delivery import envelope
 from daemon.cli.emit import send, waiting
 from daemon.cli.session import configured, pipeline_named
 from daemon.core.errors import RewarmError
-from daemon.core.events import OperatorRequested, Verb
+from daemon.core.events import OperatorRequested
 
 if TYPE_CHECKING:
     from daemon.cli.session import Commands
@@ -27,17 +27,19 @@ MEANINGS = {
     "withdraw": "forget the arrivals of a rejected candidate (--run)",
     "retry": "try the data of a failed run again",
 }
+ELSEWHERE = {"adopt": "rewarm adopt PIPELINE FOLDER", "drop": "rewarm dead-letters drop POSITION"}
+"""Verbs that need more than a pipeline and a run: the command that asks for them."""
 
 
 def add(commands: "Commands", common: argparse.ArgumentParser) -> None:
     """Add the command."""
-    text = "ask for something: " + ", ".join(get_args(Verb))
+    text = "ask for something: " + ", ".join(MEANINGS)
     parser = commands.add_parser(
         "request",
         parents=[common],
         help=text,
         description="Ask the daemon for something. What is asked, by whom and what came of it is recorded.",
-        epilog="verbs:\n" + "\n".join(f"  {verb:9} {MEANINGS.get(verb, '')}" for verb in get_args(Verb)),
+        epilog="verbs:\n" + "\n".join(f"  {verb:9} {meaning}" for verb, meaning in MEANINGS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("verb", metavar="VERB")
@@ -50,9 +52,10 @@ def add(commands: "Commands", common: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Send the request; raises RewarmError for an unknown verb or pipeline."""
-    verbs = get_args(Verb)
-    if arguments.verb not in verbs:
-        raise RewarmError(f"There is no request {arguments.verb!r}. Known: {', '.join(verbs)}.")
+    if arguments.verb in ELSEWHERE:
+        raise RewarmError(f"{arguments.verb!r} has a command of its own: {ELSEWHERE[arguments.verb]}.")
+    if arguments.verb not in MEANINGS:
+        raise RewarmError(f"There is no request {arguments.verb!r}. Known: {', '.join(MEANINGS)}.")
     configuration = configured(arguments)
     pipeline = pipeline_named(configuration, arguments.pipeline)
     data = {"verb": arguments.verb, "reason": arguments.reason, "run": arguments.about}

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import msgspec
 from rich.console import RenderableType
 
-from daemon.cli.output import columns, count, show, show_json, size
+from daemon.cli.output import columns, count, kept, show, show_json, size
 from daemon.cli.session import configured, perhaps_reading
 from daemon.config import Configuration
 from daemon.journal.base import Reader
 from daemon.restore import restore
 from daemon.retention.history import History
-from daemon.retention.sweep import find_due
+from daemon.retention.sweep import find_due, recorded_upto
 
 if TYPE_CHECKING:
     from daemon.cli.session import Commands
@@ -33,13 +33,17 @@ class Goes(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outlook(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that would go now; `kept` are the settings, a period each, null for ever."""
+    """Everything that would go now; `kept` are the settings, a period each, null for ever.
+
+    `waits` counts what would go as well if MLflow had recorded it.
+    """
 
     at: datetime
     state: str
     kept: dict[str, str | int | None]
     bytes: int
     goes: tuple[Goes, ...]
+    waits: int = 0
 
 
 def add(commands: "Commands", common: argparse.ArgumentParser) -> None:
@@ -64,12 +68,15 @@ def run(arguments: argparse.Namespace) -> int:
 def foresee(configuration: Configuration, reader: Reader | None, now: datetime) -> Outlook:
     """Return what the daemon's next sweep would remove at `now`. Raises JournalError."""
     settings = configuration.settings.retention
-    found = []
+    found, waits = [], 0
     if reader is not None:
         state = restore(reader).state
         history = History(shards=settings.shards is not None)
         history.read(reader)
-        found = find_due(configuration.state, state, history, now, settings)
+        told = recorded_upto(configuration.tracking_uri, configuration.state, state.position)
+        found = find_due(configuration.state, state, history, now, settings, told)
+        wanted = find_due(configuration.state, state, history, now, settings)
+        waits = len({each.removal.identity for each in wanted} - {each.removal.identity for each in found})
     return Outlook(
         at=now,
         state=str(configuration.state),
@@ -87,13 +94,15 @@ def foresee(configuration: Configuration, reader: Reader | None, now: datetime) 
             )
             for each in found
         ),
+        waits=waits,
     )
 
 
 def render(outlook: Outlook) -> list[RenderableType]:
     """Return the outlook for a person."""
-    kept = ", ".join(f"{name} {'for ever' if value is None else value}" for name, value in outlook.kept.items())
-    out: list[RenderableType] = [f"Kept: {kept}.", ""]
+    out: list[RenderableType] = [f"Kept: {kept(outlook.kept)}.", ""]
+    if outlook.waits:
+        out = [f"{count(outlook.waits, 'removal waits', 'removals wait')} until MLflow has recorded so far.", *out]
     if not outlook.goes:
         return [*out, "Nothing would go."]
     rows = [(each.what, each.name, size(each.bytes), each.rule) for each in outlook.goes]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def add(commands: "Commands", common: argparse.ArgumentParser) -> None:
     """Add the commands."""
     text = "the daemon: reads its sources, decides, runs stages, until SIGTERM"
-    parser = commands.add_parser("serve", parents=[common], help=text, description=text)
+    parser = commands.add_parser("serve", parents=[common], help=text, description=f"{text[0].upper()}{text[1:]}.")
     parser.add_argument(
         "--standby",
         action="store_true",
@@ -25,12 +25,12 @@ def add(commands: "Commands", common: argparse.ArgumentParser) -> None:
     )
     parser.set_defaults(run=serve)
     text = "a worker by itself: starts stages for the daemon that shares its state folder"
-    parser = commands.add_parser("worker", parents=[common], help=text, description=text)
+    parser = commands.add_parser("worker", parents=[common], help=text, description=f"{text[0].upper()}{text[1:]}.")
     parser.add_argument("--state", type=Path, metavar="DIR", help="the state folder (default: the configured one)")
     parser.add_argument("--once", type=Path, metavar="ATTEMPT", help="carry out the attempt in this folder, then end")
     parser.set_defaults(run=worker)
     text = "MLflow's pages on what was recorded"
-    parser = commands.add_parser("ui", parents=[common], help=text, description=text)
+    parser = commands.add_parser("ui", parents=[common], help=text, description=f"{text[0].upper()}{text[1:]}.")
     parser.add_argument("--port", type=int, default=5000, help="default: 5000")
     parser.set_defaults(run=ui)
 

@@ -14,6 +14,7 @@ from daemon.cli.output import columns, count, heading, show, show_json, warn
 from daemon.cli.session import configured
 from daemon.config import Configuration, load
 from daemon.core.errors import ConfigurationError, RewarmError
+from daemon.files import write_atomically
 from daemon.journal.base import Reader, scan_where
 from daemon.journal.sqlite import SqliteReader, open_reader
 from daemon.simulation.costs import DEFAULTS, Costs
@@ -23,7 +24,6 @@ from daemon.simulation.recorded import in_force, recorded
 from daemon.simulation.report import PolicySet, Report, Simulated, simulate
 from daemon.simulation.rows import cost_rows, rows
 from daemon.simulation.rows import period as period_in_words
-from stages.run_folder import write_atomically
 
 if TYPE_CHECKING:
     from daemon.cli.session import Commands
@@ -32,7 +32,8 @@ RECORDED = "journal"
 IN_FORCE = "in force"
 DAYS = 30.0
 MOST_DAYS = 3650
-MOST_EVENTS = 100_000_000
+MOST_EVENTS = 5_000_000
+MOST_TOKENS = 1_000_000_000_000
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 FORMS = ("svg", "png")
 
@@ -58,9 +59,11 @@ def add(commands: "Commands", common: argparse.ArgumentParser) -> None:
         "simulate",
         parents=[common],
         help=text,
-        description=f"Show {text}. Nothing is stored, and no daemon is asked. Histories: "
-        + "; ".join(f"{name}: {shape.description}" for name, shape in SHAPES.items())
-        + f"; {RECORDED}: what the journal was told from outside.",
+        description=f"Show {text}.\nNothing is stored, and no daemon is asked.",
+        epilog="histories:\n"
+        + "".join(f"  {name:14} {shape.description}\n" for name, shape in SHAPES.items())
+        + f"  {RECORDED:14} what the journal was told from outside",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--history", default="steady", metavar="NAME", help="default: steady")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="another seed, another history; default: 1")
@@ -125,10 +128,17 @@ def check(arguments: argparse.Namespace) -> None:
     days = DAYS if arguments.days is None else arguments.days
     if not 0 < days <= MOST_DAYS:
         raise RewarmError(f"--days {days:g} is not possible: more than 0, at most {MOST_DAYS:,}.")
-    for name in ("events", "tokens"):
+    for name, most in (("events", MOST_EVENTS), ("tokens", MOST_TOKENS)):
         number = getattr(arguments, name)
-        if number is not None and not 1 <= number <= MOST_EVENTS:
-            raise RewarmError(f"--{name} {number} is not possible: from 1 to {MOST_EVENTS:,}.")
+        if number is not None and not 1 <= number <= most:
+            raise RewarmError(f"--{name} {number} is not possible: from 1 to {most:,}.")
+    if arguments.history != RECORDED and arguments.events is None:
+        expected = SHAPES[arguments.history].a_day * days
+        if expected > MOST_EVENTS:
+            raise RewarmError(
+                f"{days:g} days of {arguments.history} are about {expected:,.0f} arrivals for each pipeline, and at "
+                f"most {MOST_EVENTS:,} are possible: give fewer --days, or --events."
+            )
 
 
 def period(text: str) -> timedelta:
@@ -143,6 +153,8 @@ def _form(path: Path) -> str:
     form = path.suffix.removeprefix(".").lower()
     if form not in FORMS:
         raise RewarmError(f"--plot {path} must end in .svg or .png: that says what is drawn.")
+    if not path.parent.is_dir():
+        raise RewarmError(f"The picture {path} cannot be written: there is no folder {path.parent}.")
     return form
 
 
@@ -247,7 +259,7 @@ def render(
         heading(f"{history.name}: {history.description}"),
         f"{length} of virtual time from {begun}, seed {seed}, {count(reports[0].slots, 'slot')}; {facts:,} facts.",
     ]
-    out += [f"Left out: {number:,} {reason}." for reason, number in history.left_out.items()]
+    out += [f"Left out: {reason} ({number:,})." for reason, number in history.left_out.items()]
     for name in reports[0].pipelines:
         each = [report.pipelines[name] for report in reports]
         told = rows(each, [max(1e-9, hours * report.slots) for report in reports])
@@ -257,7 +269,13 @@ def render(
         out += ["", columns(head, cells, numbers=range(1, len(head)))]
     if len(reports) > 1 and reports[0].state == reports[1].state:
         out += ["", "Nothing would change."]
+    stages = [stage for report in reports for each in report.pipelines.values() for stage in each.attempts]
     source = f"learned from {learned_from}" if learned_from else "there are no past runs to learn from"
-    out += ["", columns(["what stages cost and bring", "", "known from"], cost_rows(costs)), "", f"Costs: {source}."]
-    out.append("A default is an assumption; docs/how-to/simulate.md says which.")
+    out += [
+        "",
+        columns(["cost or gain", "", "known from"], cost_rows(costs, stages)),
+        "",
+        f"Costs: {source}.",
+    ]
+    out.append("A default is an assumption: docs/how-to/simulate.md tells where it is from.")
     return out

@@ -276,7 +276,7 @@ def _rows(pipeline: PipelineStatus) -> list[tuple[str, str]]:
     aside = " · ".join(f"{domain} {amount:,}" for domain, amount in sorted(pipeline.set_aside.items()))
     optional = {
         "set aside": f"{aside} tokens" if aside else None,
-        "held": f"{pipeline.held} waits for a person (rewarm request approve)" if pipeline.held else None,
+        "held": f"{pipeline.held} waits for a person (rewarm request approve PIPELINE)" if pipeline.held else None,
         "paused": f"by {pipeline.paused}" if pipeline.paused else None,
         "note": None if pipeline.configured else "no longer configured",
     }

@@ -1,6 +1,7 @@
 """The account of data: what is pending, taken, past or set aside, per domain."""
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from msgspec.structs import replace
 
@@ -48,12 +49,12 @@ def spans(pipeline: Pipeline, position: int) -> tuple[Span, ...]:
     return tuple(sorted(found, key=lambda each: each.after))
 
 
-def counts(pipeline: Pipeline, plan: Plan, arrival: int) -> bool:
-    """Return whether a plan has an arrival among its new data: one that was readmitted afterwards is not its own."""
-    if not within(plan.spans, arrival):
+def counts(pipeline: Pipeline, planned: tuple[Span, ...], arrival: int) -> bool:
+    """Return whether the spans of a plan hold an arrival: one that was readmitted afterwards is not the plan's."""
+    if not within(planned, arrival):
         return False
     again = pipeline.readmitted
-    return not again or not any(span.after < arrival <= span.upto and _later(span, plan) for span in again)
+    return not again or not any(span.after < arrival <= span.upto and _later(span, planned) for span in again)
 
 
 def arrived(pipeline: Pipeline, record: Record, event: DataArrived) -> Pipeline:
@@ -72,7 +73,7 @@ def arrived(pipeline: Pipeline, record: Record, event: DataArrived) -> Pipeline:
         domains=domains,
         last_arrival=record.position,
         last_arrival_at=record.recorded_at,
-        waiting_since=pipeline.waiting_since or record.recorded_at,
+        waiting_since=_waiting_since(pipeline, record),
     )
 
 
@@ -89,7 +90,7 @@ def withdrawn(pipeline: Pipeline, event: DataWithdrawn) -> Pipeline | str:
         run: Run | None = getattr(pipeline, place)
         if run is None or (event.account is not None and not run.promoted):
             continue
-        if counts(pipeline, run.plan, event.arrival):
+        if counts(pipeline, run.plan.spans, event.arrival):
             plan = replace(run.plan, new=subtract(run.plan.new, gone))
             pipeline = _placed(pipeline, place, replace(run, plan=plan))
             if not run.promoted:
@@ -112,10 +113,13 @@ def withdrawn(pipeline: Pipeline, event: DataWithdrawn) -> Pipeline | str:
 def ingested(pipeline: Pipeline, event: DataIngested) -> Pipeline | str:
     """Replace what an arrival is counted as by its exact amount.
 
-    Another attempt or run may ingest it again: its specification says what it was counted as by then.
+    Another attempt or run may ingest it again: its specification says what it was counted as by then. One that was
+    withdrawn meanwhile is counted as nothing, and stays so.
     """
     if not is_pending(pipeline, event.arrival):
         return "ingested_arrival_not_pending"
+    if not event.estimate.arrivals:
+        return "ingested_arrival_withdrawn"
     return _recount(pipeline, event.arrival, {event.domain: event.estimate}, {event.domain: event.amount})
 
 
@@ -123,6 +127,8 @@ def rejected(pipeline: Pipeline, event: DataRejected) -> Pipeline | str:
     """Set an arrival aside that ingest could not use."""
     if not is_pending(pipeline, event.arrival):
         return "rejected_arrival_not_pending"
+    if not event.estimate.arrivals:
+        return "rejected_arrival_withdrawn"
     gone = {event.domain: event.estimate}
     pipeline = _recount(pipeline, event.arrival, gone, {})
     return replace(pipeline, set_aside=add(pipeline.set_aside, gone))
@@ -132,7 +138,7 @@ def accepted(pipeline: Pipeline, record: Record, event: OperatorRequested) -> Pi
     """Make the arrivals of a rejected candidate pending again."""
     if not event.spans:
         return "nothing_to_accept"
-    if any(is_pending(pipeline, span.upto) for span in event.spans):
+    if is_pending(pipeline, max(span.upto for span in event.spans)):  # of the others one may have been retried alone
         return "already_pending"
     return readmitted(pipeline, record, event)
 
@@ -150,7 +156,7 @@ def readmitted(pipeline: Pipeline, record: Record, event: OperatorRequested) -> 
         set_aside=subtract(pipeline.set_aside, event.amounts),
         readmitted=pipeline.readmitted + again,
         failed_upto=0,
-        waiting_since=pipeline.waiting_since or record.recorded_at,
+        waiting_since=_waiting_since(pipeline, record),
     )
 
 
@@ -165,29 +171,35 @@ def consumed(pipeline: Pipeline, run: Run) -> Pipeline:
         waiting=tokens(pending),
         used_upto=max(pipeline.used_upto, *(span.upto for span in run.plan.spans)),
         readmitted=tuple(
-            span for span in pipeline.readmitted if _later(span, run.plan) or not _covers(run.plan.spans, span)
+            span for span in pipeline.readmitted if _later(span, run.plan.spans) or not _covers(run.plan.spans, span)
         ),
     )
+
+
+def _waiting_since(pipeline: Pipeline, record: Record) -> datetime:
+    """Return since when data waits, with what has just come: from before only where anything waited."""
+    before = pipeline.waiting_since if pipeline.pending else None
+    return before or record.recorded_at
 
 
 def _covers(spans: Sequence[Span], span: Span) -> bool:
     return any(each.after <= span.after and span.upto <= each.upto for each in spans)
 
 
-def _later(span: Readmitted, plan: Plan) -> bool:
+def _later(span: Readmitted, planned: tuple[Span, ...]) -> bool:
     """Return whether arrivals were readmitted after a plan was made; its last span ends there."""
-    return span.since > max((each.upto for each in plan.spans), default=0)
+    return span.since > max((each.upto for each in planned), default=0)
 
 
 def _recount(pipeline: Pipeline, arrival: int, before: Amounts, after: Amounts) -> Pipeline:
     pending = add(subtract(pipeline.pending, before), after)
     active, yielded, wishes = pipeline.active, pipeline.yielded, pipeline.wishes
-    if active is not None and counts(pipeline, active.plan, arrival):
+    if active is not None and counts(pipeline, active.plan.spans, arrival):
         active = replace(active, plan=_replanned(active.plan, before, after))
-    if yielded is not None and counts(pipeline, yielded.plan, arrival):
+    if yielded is not None and counts(pipeline, yielded.plan.spans, arrival):
         yielded = replace(yielded, plan=_replanned(yielded.plan, before, after))
     if wishes:
-        wishes = {key: _rewished(wish, arrival, before) for key, wish in wishes.items()}
+        wishes = {key: _rewished(pipeline, wish, arrival, before) for key, wish in wishes.items()}
     return replace(pipeline, pending=pending, waiting=tokens(pending), active=active, yielded=yielded, wishes=wishes)
 
 
@@ -195,10 +207,10 @@ def _replanned(plan: Plan, before: Amounts, after: Amounts) -> Plan:
     return replace(plan, new=add(subtract(plan.new, before), after))
 
 
-def _rewished(wish: Wish, arrival: int, gone: Amounts) -> Wish:
+def _rewished(pipeline: Pipeline, wish: Wish, arrival: int, gone: Amounts) -> Wish:
     """Take a withdrawn arrival out of what a model that waits to be adopted has seen."""
     adoption = wish.intent.adoption if wish.intent is not None else None
-    if wish.intent is None or adoption is None or not within(adoption.spans, arrival):
+    if wish.intent is None or adoption is None or not counts(pipeline, adoption.spans, arrival):
         return wish
     adoption = replace(adoption, amounts=subtract(adoption.amounts, gone))
     return replace(wish, intent=replace(wish.intent, adoption=adoption))

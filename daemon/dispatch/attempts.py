@@ -10,6 +10,7 @@ import msgspec
 
 from daemon.core.events import InterruptReason, StageInterrupted
 from daemon.core.plans import Limits
+from daemon.files import write_atomically
 from stages.run_folder import (
     Outcome,
     finished,
@@ -18,7 +19,6 @@ from stages.run_folder import (
     holder,
     kill_session,
     lines,
-    write_atomically,
 )
 
 STOP_GRACE = 120.0

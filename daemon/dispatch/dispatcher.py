@@ -70,8 +70,10 @@ class Dispatcher:
 
     def run(self) -> None:
         """Dispatch and read until `stop`."""
-        while not self._stop.is_set():
-            self._changed.clear()
+        while True:
+            self._changed.clear()  # before looking: whatever comes from here on is not slept over
+            if self._stop.is_set():
+                return
             orders = _orders(self._state)
             # One order that cannot be carried out keeps no other one waiting.
             troubles = [self._guarded(partial(self.attend, *each)) for each in orders]

@@ -13,6 +13,8 @@ from stages.run_folder import Holder
 PACKAGES = ("daemon", "stages", "kernels", "policies")
 VARIABLES = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "TRITON_INTERPRET")
 PREFIXES = ("CUDA_", "OMP_", "GOMP_", "MKL_", "TORCH", "NCCL_", "PYTORCH_", "REWARM_")
+BESIDE = "REWARM_HTTP__"
+"""Says nothing to a stage, and differs between a leader and a standby with an address of its own."""
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,7 +35,7 @@ def fingerprint(environment: Mapping[str, str] = os.environ) -> str:
     for installed in sorted(Path(entry) for entry in sys.path if entry.endswith("site-packages")):
         seen.update(f"{installed}:{installed.stat().st_mtime_ns};".encode() if installed.exists() else b"")
     for name in sorted(environment):
-        if name in VARIABLES or name.startswith(PREFIXES):
+        if name in VARIABLES or (name.startswith(PREFIXES) and not name.startswith(BESIDE)):
             seen.update(f"{name}={environment[name]};".encode())
     return seen.hexdigest()
 

@@ -1,7 +1,6 @@
 """Getting a stage process started: by the warm worker's fifo, or as a fresh process."""
 
 import errno
-import fcntl
 import logging
 import os
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 from daemon.core.errors import WorkerError
 from daemon.dispatch.fingerprint import Card, fingerprint, read_card
 from daemon.dispatch.worker import FIFO, RETIRE
+from daemon.files import lock
 
 START_PATIENCE = 30.0
 logger = logging.getLogger("rewarm.dispatch")
@@ -112,9 +112,6 @@ def worker_alive(state: Path) -> bool:
     except FileNotFoundError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return not lock(descriptor, shared=True)
     finally:
         os.close(descriptor)
-    return False

@@ -1,6 +1,5 @@
 """Outcome files as a source: each complete line is a fact, its number the id, its file the cursor."""
 
-import os
 from datetime import datetime
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from daemon.core.errors import EventError
 from daemon.core.events import AnyEvent, StageEvent, StageFailed
 from daemon.core.state import Order
 from daemon.door import REJECTED_SOURCE, Input, Offer
+from daemon.files import sync
 from daemon.journal.base import Cursor, digest
 from stages.run_folder import OUTCOME, is_terminal, known_kind, lines
 
@@ -40,11 +40,7 @@ def read(folder: Path, order: Order, pipeline: str, after: int) -> Input | None:
     if not found:
         return None
     # What the journal has read must not vanish from the file with the machine's power: numbers would shift.
-    descriptor = os.open(folder / OUTCOME, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(folder / OUTCOME)
     offers = tuple(_offer(line, order, pipeline, after + 1 + n) for n, line in enumerate(found))
     return Input(offers=offers, cursor=Cursor(name=cursor_of(order), expected=after or None, next=after + len(found)))
 

@@ -5,7 +5,6 @@ keeps it alone. A process that has used torch must not be forked, so the parent 
 """
 
 import contextlib
-import fcntl
 import importlib
 import logging
 import os
@@ -13,7 +12,6 @@ import select
 import signal
 import sys
 import threading
-import time
 from pathlib import Path
 
 import msgspec
@@ -21,9 +19,10 @@ import msgspec
 from daemon import logs
 from daemon.dispatch.attempts import Exit
 from daemon.dispatch.fingerprint import Card, fingerprint, read_card
+from daemon.files import lock, write_atomically
 from stages import STAGES
 from stages.execute import execute
-from stages.run_folder import holder, myself, write_atomically
+from stages.run_folder import holder, myself
 
 FIFO = "worker.fifo"
 RETIRE = b"retire"
@@ -56,8 +55,8 @@ class Worker:
     def serve(self) -> int:
         """Listen until retired or replaced; returns the exit status."""
         self._state.mkdir(parents=True, exist_ok=True)
-        lock = os.open(self._state / "worker.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        if not _locked(lock, patience=10.0):
+        held = os.open(self._state / "worker.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        if not lock(held, patience=10.0):
             logger.info("Another worker serves this state folder.", extra={"state": str(self._state)})
             return 0
         (self._state / "worker.json").unlink(missing_ok=True)
@@ -76,7 +75,7 @@ class Worker:
         fifo = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         write_atomically(self._state / "worker.json", msgspec.json.encode(card))
         logger.info("The worker is warm.", extra={"pid": os.getpid(), "threads": threading.active_count()})
-        keep = (lock, fifo, wakeup, signalled)
+        keep = (held, fifo, wakeup, signalled)
         while not self._retired and self._is_mine(card):
             ready, _, _ = select.select([fifo, wakeup], [], [], LOOK_SECONDS)
             if wakeup in ready:
@@ -87,7 +86,7 @@ class Worker:
                     self._take(line, keep)
         path.unlink(missing_ok=True)
         os.close(fifo)
-        os.close(lock)
+        os.close(held)
         self.wait()
         return 0
 
@@ -143,19 +142,6 @@ def _preload() -> None:
     """Import what stages import, without using it."""
     for target in STAGES.values():
         importlib.import_module(target.partition(":")[0])
-
-
-def _locked(descriptor: int, patience: float) -> bool:
-    until = time.monotonic() + patience
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= until:
-                return False
-            time.sleep(0.05)
-        else:
-            return True
 
 
 def _child(folder: Path, keep: tuple[int, ...]) -> None:

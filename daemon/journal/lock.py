@@ -5,13 +5,13 @@ never by how much: no clock of one process is compared with that of another.
 """
 
 import contextlib
-import fcntl
 import os
 import socket
 from pathlib import Path
 
 import msgspec
 
+from daemon import files, pids
 from daemon.core.errors import JournalBusy, JournalError
 
 
@@ -68,10 +68,16 @@ def take(journal: Path, *, lease: float | None = None) -> int:
 
 
 def enrol(journal: Path) -> int | None:
-    """Return the descriptor that shows this process as the journal's standby, None when another one is shown."""
-    descriptor = _lock(standby_path(journal))
+    """Return the descriptor that shows this process as the journal's standby, None when another one is shown.
+
+    Nothing but what people see depends on it: what a full disk refuses is left out.
+    """
+    try:
+        descriptor = _lock(standby_path(journal))
+    except JournalError:
+        return None
     if descriptor is not None:
-        with contextlib.suppress(OSError):  # nothing but what people see depends on it
+        with contextlib.suppress(OSError):
             _sign(descriptor, None)
     return descriptor
 
@@ -112,12 +118,12 @@ def locked_by(path: Path) -> Holder | None:
     except OSError:
         return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        free = files.lock(descriptor, shared=True)
     except OSError:
-        return _holder(path) or Holder(host="", pid=0)
+        free = False
     finally:
         os.close(descriptor)
-    return None
+    return None if free else _holder(path) or Holder(host="", pid=0)
 
 
 def myself(lease: float | None = None) -> Holder:
@@ -125,19 +131,11 @@ def myself(lease: float | None = None) -> Holder:
     return Holder(
         host=socket.gethostname(),
         pid=os.getpid(),
-        start_time=start_time(os.getpid()),
-        boot_id=_boot_id(),
-        namespace=_namespace(),
+        start_time=pids.start_time(os.getpid()) or None,
+        boot_id=pids.boot_id() or None,
+        namespace=pids.namespace() or None,
         lease=lease,
     )
-
-
-def start_time(pid: int) -> int | None:
-    """Return field 22 of proc(5)'s stat; the name before it may contain blanks and parentheses."""
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19])
-    except (OSError, ValueError, IndexError):
-        return None
 
 
 def _lock(path: Path) -> int | None:
@@ -148,15 +146,15 @@ def _lock(path: Path) -> int | None:
         except OSError as error:
             raise JournalError(f"The lock file {path} cannot be opened: {error.strerror}.") from error
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = files.lock(descriptor)
         except OSError as error:
             os.close(descriptor)
-            if isinstance(error, BlockingIOError):
-                return None
             raise JournalError(f"The lock file {path} cannot be locked: {error.strerror}.") from error
-        if _still_there(path, descriptor):
+        if free and _still_there(path, descriptor):
             return descriptor
-        os.close(descriptor)  # the file was removed meanwhile: a lock on it keeps nobody out
+        os.close(descriptor)
+        if not free:
+            return None  # else the file was removed meanwhile: a lock on it keeps nobody out
 
 
 def _sign(descriptor: int, lease: float | None) -> None:
@@ -183,20 +181,6 @@ def _still_there(path: Path, descriptor: int) -> bool:
         return os.path.samestat(os.stat(path), os.fstat(descriptor))  # noqa: PTH116 - both sides alike
     except FileNotFoundError:
         return False
-
-
-def _boot_id() -> str | None:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return None
-
-
-def _namespace() -> str | None:
-    try:
-        return str(Path("/proc/self/ns/pid").readlink())
-    except OSError:
-        return None
 
 
 def _refusal(journal: Path, who: Holder | None) -> str:

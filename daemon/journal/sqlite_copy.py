@@ -1,11 +1,11 @@
 """A journal's file as a whole: copied while it is written, and given an identity of its own where it goes on."""
 
 import contextlib
-import os
 import sqlite3
 import uuid
 from pathlib import Path
 
+from daemon.files import sync
 from daemon.journal.sqlite_file import connect_reader, translated
 
 PAGES = 256  # 1 MiB between two flushes
@@ -23,12 +23,12 @@ def copy_journal(source: Path, target: Path) -> None:
             origin.execute("BEGIN")
             origin.execute("SELECT count(*) FROM journal").fetchone()
             # Flushed bit by bit: the writer's own flushes would wait for all of it at once.
-            origin.backup(copy, pages=PAGES, progress=lambda *_: _flush(target))
+            origin.backup(copy, pages=PAGES, progress=lambda *_: sync(target))
             origin.execute("COMMIT")
             copy.execute("PRAGMA journal_mode = DELETE")
     except sqlite3.Error as error:
         raise translated(error, target) from error
-    _flush(target)
+    sync(target)
 
 
 def branch_off(path: Path) -> tuple[str, int]:
@@ -47,17 +47,9 @@ def branch_off(path: Path) -> tuple[str, int]:
             connection.execute("COMMIT")
     except sqlite3.Error as error:
         raise translated(error, path) from error
-    _flush(path)
+    sync(path)
     return identity, int(head)
 
 
 def _open(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(path, isolation_level=None)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -29,18 +29,20 @@ OF_SHARDS = frozenset(
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True):
-    """When and how a run ended: promoted, rejected, finished, failed, cancelled or superseded."""
+    """When, where in the journal and how a run ended: promoted, rejected, finished, failed, cancelled or superseded."""
 
     at: datetime
+    position: int
     outcome: str
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):
-    """A published model's number and folder, and the run that made it."""
+    """A published model's number and folder, the run that made it, and where in the journal it was promoted."""
 
     number: int
     path: str
     run: str
+    position: int
 
 
 class Use(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,22 +94,23 @@ class History:
             case RunHeld():
                 before = self._held.get(name)
                 if before not in (None, event.run) and before not in self.endings:
-                    self.endings[before] = Ending(at=at, outcome="superseded")
+                    self.endings[before] = Ending(at=at, position=record.position, outcome="superseded")
                 self._held[name] = event.run
             case RunSucceeded():
-                self._ended(name, event.run, at, event.outcome)
+                self._ended(record, name, event.run, event.outcome)
             case RunFailed():
-                self._ended(name, event.run, at, "failed")
+                self._ended(record, name, event.run, "failed")
             case RunCancelled():
-                self._ended(name, event.run, at, "cancelled")
+                self._ended(record, name, event.run, "cancelled")
             case ModelPromoted():
-                found = Version(number=event.model_version, path=event.path, run=event.run)
-                self.versions.setdefault(name, {})[event.path] = found
+                self.versions.setdefault(name, {})[event.path] = Version(
+                    number=event.model_version, path=event.path, run=event.run, position=record.position
+                )
             case _:
                 self._fold_shards(record, name)
 
-    def _ended(self, pipeline: str, run: str, at: datetime, outcome: str) -> None:
-        self.endings[run] = Ending(at=at, outcome=outcome)
+    def _ended(self, record: Record, pipeline: str, run: str, outcome: str) -> None:
+        self.endings[run] = Ending(at=record.recorded_at, position=record.position, outcome=outcome)
         if self._held.get(pipeline) == run:
             del self._held[pipeline]
 

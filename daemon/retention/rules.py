@@ -34,10 +34,16 @@ class Removal(msgspec.Struct, frozen=True, kw_only=True):
     run: str | None = None
 
 
-def removals(state: State, history: History, now: datetime, settings: RetentionSettings) -> list[Removal]:
-    """Return all that may go at `now`; `history` must be as new as `state`, or newer."""
+def removals(
+    state: State, history: History, now: datetime, settings: RetentionSettings, recorded: int | None = None
+) -> list[Removal]:
+    """Return all that may go at `now`; `history` must be as new as `state`, or newer.
+
+    What MLflow takes curves and weights from waits until it has recorded that far; None: it records nothing.
+    """
     kept = protected(state)
-    found = [*_runs(history, now, settings), *_models(state, history, settings)]
+    upto = max(state.position, history.position) if recorded is None else recorded
+    found = [*_runs(history, now, settings, upto), *_models(state, history, settings, upto)]
     if settings.shards is not None:
         found += _shards(state, history, now, settings.shards)
     return [each for each in found if not any(touches(path, other) for path in each.paths for other in kept)]
@@ -68,14 +74,14 @@ def touches(path: str, other: str) -> bool:
     return all(a in ("*", b) for a, b in pairs)
 
 
-def _runs(history: History, now: datetime, settings: RetentionSettings) -> Iterator[Removal]:
+def _runs(history: History, now: datetime, settings: RetentionSettings, recorded: int) -> Iterator[Removal]:
     for run, ending in history.endings.items():
         if run not in history.runs:
             continue
         of = {"name": run, "run": run, "pipeline": history.runs[run]}
         age = now - ending.at
         told = f"the run ended ({ending.outcome}) at {ending.at.isoformat(timespec='seconds')}"
-        if settings.runs is not None and age >= settings.runs:
+        if settings.runs is not None and age >= settings.runs and ending.position <= recorded:
             rule = f"runs {_period(settings.runs)}: {told}"
             yield Removal(what="run", identity=f"expired:run:{run}", paths=(f"runs/{run}",), rule=rule, **of)
         elif settings.checkpoints is not None and age >= settings.checkpoints:
@@ -86,7 +92,7 @@ def _runs(history: History, now: datetime, settings: RetentionSettings) -> Itera
             yield Removal(what="checkpoints", identity=f"expired:checkpoints:{run}", paths=paths, rule=rule, **of)
 
 
-def _models(state: State, history: History, settings: RetentionSettings) -> Iterator[Removal]:
+def _models(state: State, history: History, settings: RetentionSettings, recorded: int) -> Iterator[Removal]:
     if settings.models is None:
         return
     for name, versions in history.versions.items():
@@ -97,8 +103,8 @@ def _models(state: State, history: History, settings: RetentionSettings) -> Iter
         # A number beyond the last promotion's may be given again, and its folder be in the making now.
         further = [v for v in versions.values() if v.number <= pipeline.versions and v.path not in named]
         for version in sorted(further, key=lambda v: v.number, reverse=True)[settings.models :]:
-            if not version.path.startswith("models/"):
-                continue  # adopted from elsewhere: it is not ours
+            if not version.path.startswith("models/") or version.position > recorded:
+                continue  # it is not ours, or not in MLflow yet
             rule = f"models {settings.models}: neither champion, previous nor base, nor one of the newest others"
             label = f"{name}/v{version.number}"
             yield Removal(

@@ -22,6 +22,7 @@ from daemon.retention.history import History
 from daemon.retention.rules import Removal, removals
 from daemon.settings import RetentionSettings
 from daemon.sources.queue import Inbox
+from ops.recording.cursor import read_cursor
 
 SOURCE: Final = "/rewarm/retention"
 INTERVAL: Final = 3600.0
@@ -39,10 +40,20 @@ class Due(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
 
 
-def find_due(folder: Path, state: State, history: History, now: datetime, settings: RetentionSettings) -> list[Due]:
-    """Return what may go at `now` and is still in the state folder."""
+def recorded_upto(tracking_uri: str | None, state: Path, head: int) -> int | None:
+    """Return up to which position MLflow has what this journal says, None where nothing is recorded."""
+    if tracking_uri is None:
+        return None
+    cursor = read_cursor(tracking_uri, state) or 0
+    return cursor if cursor <= head else 0  # a store of another journal has nothing of this one
+
+
+def find_due(
+    folder: Path, state: State, history: History, now: datetime, settings: RetentionSettings, told: int | None = None
+) -> list[Due]:
+    """Return what may go at `now` and is still in the state folder; `told` is how far MLflow has recorded."""
     found = []
-    for removal in removals(state, history, now, settings):
+    for removal in removals(state, history, now, settings, told):
         paths = tuple(path for pattern in removal.paths for path in disk.find(folder, pattern))
         if paths:
             found.append(Due(removal=removal, paths=paths, bytes=sum(map(disk.size, paths))))
@@ -50,7 +61,7 @@ def find_due(folder: Path, state: State, history: History, now: datetime, settin
 
 
 class Sweeper:
-    """Runs in its own thread: at the start, then every `interval` seconds."""
+    """Runs in its own thread: at the start, then every hour."""
 
     def __init__(
         self,
@@ -60,8 +71,8 @@ class Sweeper:
         folder: Path,
         settings: RetentionSettings,
         current: Callable[[], State],
+        recorded: Callable[[], int | None] = lambda: None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
-        interval: float = INTERVAL,
         boundary: Callable[[str], None] = lambda _name: None,
     ) -> None:
         self._reader = reader
@@ -69,8 +80,8 @@ class Sweeper:
         self._folder = folder
         self._settings = settings
         self._current = current
+        self._recorded = recorded
         self._now = now
-        self._interval = interval
         self._boundary = boundary
         self._stop = threading.Event()
 
@@ -81,7 +92,7 @@ class Sweeper:
                 self.sweep()
             except (OSError, RewarmError) as error:
                 logger.warning("A sweep was broken off.", extra={"error": f"{type(error).__name__}: {error}"})
-            self._stop.wait(self._interval)
+            self._stop.wait(INTERVAL)
         self._reader.close()
 
     def stop(self) -> None:
@@ -103,7 +114,7 @@ class Sweeper:
     def _due(self, history: History) -> list[Due]:
         state = self._current()  # before the history, which may know more than the state but never less
         history.read(self._reader)
-        return find_due(self._folder, state, history, self._now(), self._settings)
+        return find_due(self._folder, state, history, self._now(), self._settings, self._recorded())
 
     def _tell(self, due: Sequence[Due]) -> list[Due]:
         """Store that these go; returns those that are stored, now or before."""
@@ -152,7 +163,8 @@ class Sweeper:
         self._boundary(AFTER_ASIDE)
         state = self._current()
         history.read(self._reader)
-        still = {each.identity for each in removals(state, history, self._now(), self._settings)}
+        again = removals(state, history, self._now(), self._settings, self._recorded())
+        still = {each.identity for each in again}
         for each, moved in aside:
             names = {"what": each.removal.what, "path": str(moved)}
             try:

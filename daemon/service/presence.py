@@ -42,9 +42,14 @@ class Presence:
         return True
 
     def open_when_free(self) -> None:
-        """Listen now, or, in a thread, as soon as the leader before has let its address go."""
-        if not self.open_if_free():
-            threading.Thread(target=self._keep_trying, name="listen", daemon=True).start()
+        """Listen now, or, in a thread, as soon as nothing is in the way: a leader without HTTP is better than none."""
+        try:
+            if self.open_if_free():
+                return
+        except RewarmError as error:  # a token's file that was good before
+            self.trouble = str(error)
+            logger.warning("Nothing is served for now.", extra={"why": str(error)})
+        threading.Thread(target=self._keep_trying, name="listen", daemon=True).start()
 
     def announce(self) -> None:
         """Let this machine's command line in, now or as soon as there is a front."""
@@ -73,7 +78,7 @@ class Presence:
             with self._lock:
                 try:
                     opened = not self._closed.is_set() and self.open_if_free()
-                except RewarmError as error:  # a token's file that was good before
+                except RewarmError as error:
                     self.trouble = str(error)
                     continue
                 if opened:

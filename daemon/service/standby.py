@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
+from daemon import pids
 from daemon.core.errors import JournalBusy, JournalCorrupt, JournalError, JournalTooNew
 from daemon.journal import lock
 from daemon.journal.lock import Holder, Sign
@@ -180,7 +181,7 @@ def kill(who: Holder, still: Callable[[], bool]) -> str | None:
     except OSError as error:
         return f"process {who.pid} cannot be opened ({error.strerror})"
     try:
-        if lock.start_time(who.pid) != who.start_time:
+        if pids.start_time(who.pid) != who.start_time:
             return f"pid {who.pid} is another process by now, and somebody else holds the lock"
         if not still():
             return None

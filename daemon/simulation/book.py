@@ -2,23 +2,28 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from typing import Literal
 
 from daemon.core.arrivals import amount_of, within
 from daemon.core.events import DataArrived
 from daemon.core.plans import Amount, Span
+from daemon.core.state import Model
+
+Account = Literal["past", "champion", "set_aside"]
 
 
 class Entry:
-    """One arrival; `amount` is an estimate until ingest made it `exact`."""
+    """One arrival; `amount` is an estimate until ingest made it `exact`. One that is `followed` is withdrawn later."""
 
-    __slots__ = ("amount", "at", "domain", "exact", "position")
+    __slots__ = ("amount", "at", "domain", "exact", "followed", "position")
 
-    def __init__(self, position: int, at: datetime, event: DataArrived) -> None:
+    def __init__(self, position: int, at: datetime, event: DataArrived, *, followed: bool) -> None:
         self.position = position
         self.at = at
         self.domain = event.domain
         self.amount = amount_of(event)
         self.exact = False
+        self.followed = followed
 
 
 class Book:
@@ -26,13 +31,14 @@ class Book:
 
     def __init__(self) -> None:
         self._entries: dict[int, Entry] = {}
+        self._gone: dict[int, tuple[datetime | None, Amount]] = {}
         self.set_aside = 0
         self.rejected = 0
         self.withdrawn = 0
 
-    def arrived(self, position: int, at: datetime, event: DataArrived) -> None:
+    def arrived(self, position: int, at: datetime, event: DataArrived, *, followed: bool) -> None:
         """Note an arrival."""
-        self._entries[position] = Entry(position, at, event)
+        self._entries[position] = Entry(position, at, event, followed=followed)
 
     def counted(self, position: int, amount: Amount) -> None:
         """Note the exact amount of an arrival."""
@@ -42,13 +48,23 @@ class Book:
 
     def reject(self, position: int) -> None:
         """Take out an arrival that ingest could not use."""
-        self.rejected += self._entries.pop(position, None) is not None
+        if position in self._entries:
+            self.rejected += 1
+            self._take([self._entries[position]])
 
-    def withdraw(self, position: int) -> Amount | None:
-        """Take out a withdrawn arrival; return what it was counted as, None when it is not here."""
+    def withdraw(self, position: int, champion: Model | None) -> tuple[Account | None, Amount]:
+        """Take out a withdrawn arrival; return the account that it is in, and as how much.
+
+        No account: it is pending or a living run's, which the fold can tell by its position.
+        """
         entry = self._entries.pop(position, None)
-        self.withdrawn += entry is not None
-        return entry.amount if entry is not None else None
+        if entry is not None:
+            self.withdrawn += 1
+            return None, entry.amount
+        promoted_at, amount = self._gone.pop(position)
+        if promoted_at is None:
+            return "set_aside", amount
+        return "champion" if champion is not None and champion.promoted_at == promoted_at else "past", amount
 
     def within(self, spans: tuple[Span, ...]) -> list[Entry]:
         """Return the arrivals in spans of positions, in order."""
@@ -63,7 +79,7 @@ class Book:
 
     def promoted(self, spans: tuple[Span, ...], at: datetime) -> list[float]:
         """Take out the arrivals of a champion; return the seconds that each has waited for it."""
-        return [(at - entry.at).total_seconds() for entry in self._take(self.within(spans))]
+        return [(at - entry.at).total_seconds() for entry in self._take(self.within(spans), at)]
 
     def waiting(self) -> list[Entry]:
         """Return what is left, oldest first."""
@@ -75,9 +91,11 @@ class Book:
                 return
             yield entry
 
-    def _take(self, found: list[Entry]) -> list[Entry]:
+    def _take(self, found: list[Entry], promoted_at: datetime | None = None) -> list[Entry]:
         for entry in found:
             del self._entries[entry.position]
+            if entry.followed:
+                self._gone[entry.position] = promoted_at, entry.amount
         if found:
             self._entries = dict(self._entries)  # without the holes at its front, which every search would pass
         return found

@@ -5,11 +5,9 @@ A number is learned from past runs (`seen` says from how many observations) or i
 
 import math
 from random import Random
-from typing import Final, get_args
+from typing import Final
 
 import msgspec
-
-from daemon.core.errors import FailureClass
 
 MILLION: Final = 1_000_000
 
@@ -126,5 +124,3 @@ forgetting, rejections and failures are assumptions: see docs/how-to/simulate.md
 
 STORM: Final[Failures] = {"worker_lost": 0.5, "transient": 0.35, "out_of_memory": 0.1, "disk_full": 0.05}
 """What failures are in a storm."""
-
-CLASSES: Final[frozenset[str]] = frozenset(get_args(FailureClass))

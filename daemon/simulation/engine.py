@@ -5,7 +5,7 @@ Nothing is read or written; the wall clock has no say.
 """
 
 from datetime import datetime, timedelta
-from typing import Final, Protocol
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -32,9 +32,9 @@ from daemon.core.state import Order, Pipeline, Run, State
 from daemon.core.transition import REDUCER_VERSION, evolve
 from daemon.simulation.attempts import Attempt
 from daemon.simulation.book import Book
-from daemon.simulation.chance import seeded
 from daemon.simulation.costs import Costs
-from daemon.simulation.histories import Fact, History
+from daemon.simulation.histories import Fact, History, seeded
+from daemon.simulation.tally import Tally
 from daemon.sources import clock, schedule
 
 HISTORY: Final = "/simulated/history"
@@ -42,22 +42,6 @@ STAGES: Final = "/simulated/stages"
 APPROVER: Final = "the simulation"
 ENDS: Final = (RunSucceeded, RunHeld, RunCancelled)
 """After these a run's arrivals may be used up; a failed run's stay pending."""
-
-
-class Observer(Protocol):
-    """Who keeps account of a simulation."""
-
-    def observe(self, record: Record, decided: list[Record], state: State) -> None:
-        """Take note of a fact that brought decisions or a champion, and of what followed from it."""
-
-    def passed(self, now: datetime, state: State) -> datetime:
-        """Take note of the state before the first fact after an instant; return the next such instant."""
-
-    def worked(self, pipeline: str, attempt: Attempt, until: datetime) -> None:
-        """Take note of an attempt that was at work until an instant."""
-
-    def trained(self, pipeline: str, waited: list[float]) -> None:
-        """Take note of how many seconds each arrival of a new champion has waited for it."""
 
 
 class Engine:
@@ -72,7 +56,7 @@ class Engine:
         costs: Costs,
         seed: int,
         approve_after: timedelta | None,
-        observer: Observer,
+        observer: Tally,
     ) -> None:
         self.state = State()
         self.books = {name: Book() for name in sorted(changed.pipelines)}
@@ -116,17 +100,20 @@ class Engine:
         return sample
 
     def _from_outside(self, fact: Fact) -> None:
-        """Tell a fact of the history; an arrival that is withdrawn is found where it lies here."""
+        """Tell a fact of the history; what is withdrawn is found where it lies here, not where it lay then."""
         event, name = fact.event, fact.pipeline
         if isinstance(event, DataArrived):
             position = self.state.position + 1
-            self.books[name].arrived(position, fact.at, event)  # before it is told: a run may start with it
+            # before it is told: a run may start with it
+            self.books[name].arrived(position, fact.at, event, followed=fact.key is not None)
             if fact.key is not None:
                 self._positions[fact.key] = position
         elif isinstance(event, DataWithdrawn) and event.arrival is not None:
-            arrival = self._positions.get(event.arrival)
-            amount = self.books[name].withdraw(arrival) if arrival is not None else None
-            event = replace(event, arrival=arrival, amount=amount or event.amount)
+            arrival = self._positions.pop(event.arrival, None)
+            event = replace(event, arrival=arrival)
+            if arrival is not None:
+                account, amount = self.books[name].withdraw(arrival, self.state.pipelines[name].champion)
+                event = replace(event, amount=amount, account=account)
         self._tell(fact.at, name, event, HISTORY)
 
     def _happen(self, now: datetime) -> None:

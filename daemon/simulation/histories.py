@@ -21,7 +21,6 @@ from daemon.core.events import (
     FailureReported,
     LabelArrived,
 )
-from daemon.simulation.chance import seeded
 
 BEGIN: Final = datetime(2026, 1, 5, tzinfo=UTC)
 DOMAINS: Final = ("news", "manuals", "letters", "code")
@@ -104,6 +103,11 @@ def synthetic(
 
     end = BEGIN + timedelta(seconds=seconds)
     return History(name=name, description=shape.description, begin=BEGIN, end=end, facts=facts, storms=storms)
+
+
+def seeded(*purpose: object) -> Random:
+    """Return a generator of chance that gives the same numbers for the same purpose, in every process."""
+    return Random("/".join(str(part) for part in purpose))  # noqa: S311 - a made-up history is no secret
 
 
 def _arrivals(shape: Shape, pipeline: str, random: Random, seconds: float, count: float, size: int) -> Iterator[Fact]:

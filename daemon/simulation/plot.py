@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from daemon.simulation.histories import DAY, HOUR, History
 from daemon.simulation.report import Simulated
+from daemon.simulation.rows import MINUTE
 from ops.recording.plots import ACCENT, GRID, INK, MUTED, NEW, PAST
 
 if TYPE_CHECKING:
@@ -27,10 +28,16 @@ OUTCOMES: Final = {
     "preempted": ACCENT,
     "going on": "#57606a",
 }
-COLOURS: Final = (NEW, PAST, "#1a7f5a", ACCENT, "#bf3989", "#57606a", "#9a6700", "#0f7b8a")
+COLOURS: Final = ("#0f7b8a", "#bf3989", "#5a7d1a", "#7a4b1e", "#22486b", "#b58900")
+"""Of the lanes: none of them says how a run ended."""
 HEIGHTS: Final = {"increment": 0.42, "base": 0.8, "retrain": 0.8}
+CROWD: Final = 3
 LEAST: Final = 1 / 1200
 """A run is drawn at least as wide as this share of the whole time: else it would be lost."""
+LONGEST: Final = 30
+"""Letters of a lane's label: more would leave no room for the lane."""
+UNITS: Final = (("days", DAY), ("hours", HOUR), ("minutes", MINUTE), ("seconds", 1.0))
+SCALES: Final = ((" (millions)", 1e6), (" (thousands)", 1e3))
 
 
 def draw(simulated: Sequence[Simulated], history: History, *, seed: int, form: str) -> bytes:
@@ -48,7 +55,7 @@ def draw(simulated: Sequence[Simulated], history: History, *, seed: int, form: s
     grid = figure.add_gridspec(
         3,
         height_ratios=[timeline, 1.7, 1.7],
-        left=min(0.4, max(0.06, 0.02 + 0.0085 * longest)),
+        left=max(0.06, 0.02 + 0.0085 * longest),
         right=0.985,
         top=1 - 0.72 / height,
         bottom=0.55 / height,
@@ -56,10 +63,10 @@ def draw(simulated: Sequence[Simulated], history: History, *, seed: int, form: s
     )
     axes = [figure.add_subplot(grid[row]) for row in range(3)]
     length = (history.end - history.begin).total_seconds()
-    unit, size = ("days", DAY) if length > 3 * DAY else ("hours", HOUR)
+    unit, size = next((each for each in UNITS if length > 3 * each[1]), UNITS[-1])
     for one in axes:
         _style(one)
-        one.set_xlim(0, length / size)
+        one.set_xlim(0, max(length, 1.0) / size)
     _timeline(axes[0], lanes, history, size, several=len(simulated) > 1)
     _lines(axes[1], axes[2], lanes, history, size)
     axes[2].set_xlabel(f"{unit} since {history.begin:%Y-%m-%d %H:%M} UTC")
@@ -109,6 +116,8 @@ def _timeline(
             borderaxespad=0.1,
             handlelength=0.8,
         )
+    else:
+        _say(axes, "no run")
     axes.set_title("runs (tall: trained from scratch or a base)", loc="left", color=MUTED, fontsize=9.5)
 
 
@@ -123,14 +132,19 @@ def _lines(
 
     Of several lanes each has the colour of its name.
     """
+    everything = [sample for one, name in lanes for sample in one.drawings[name].samples]
+    longest = max((sample.longest for sample in everything if sample.longest is not None), default=None)
+    unit, second = next((each for each in UNITS if (longest or 0.0) > 3 * each[1]), UNITS[-1])
+    most = max((sample.pending for sample in everything), default=0)
+    scale, token = next((each for each in SCALES if most >= each[1]), ("", 1.0))
     for number, (one, name) in enumerate(lanes):
         samples = one.drawings[name].samples
         at = [(sample.at - history.begin).total_seconds() / size for sample in samples]
-        tokens = [sample.pending / 1e6 for sample in samples]
+        tokens = [sample.pending / token for sample in samples]
         colour = COLOURS[number % len(COLOURS)]
-        pending.plot(at, tokens, color=colour, linewidth=1.4)
+        pending.plot(at, tokens, color=colour, linewidth=1.4 if len(lanes) < CROWD else 0.9)
         told = [
-            ((sample.at - history.begin).total_seconds() / size, sample.middle / HOUR, sample.longest / HOUR)
+            ((sample.at - history.begin).total_seconds() / size, sample.middle / second, sample.longest / second)
             for sample in samples
             if sample.middle is not None and sample.longest is not None
         ]
@@ -140,11 +154,13 @@ def _lines(
         waiting.plot(when, middle, color=colour, marker="o", markersize=2.2, linestyle="none")
         if len(lanes) == 1:
             pending.fill_between(at, tokens, color=colour, alpha=0.1, linewidth=0)
-    pending.set_title("pending tokens (millions), at most", loc="left", color=MUTED, fontsize=9.5)
-    title = "hours from an arrival to the champion that contains it: from the middle one (dot) to the longest"
+    pending.set_title(f"pending tokens{scale}, at most", loc="left", color=MUTED, fontsize=9.5)
+    if longest is None:
+        _say(waiting, "nothing got into a champion")
+    title = f"{unit} until a champion contains an arrival: the middle one (dot), the longest"
     waiting.set_title(title, loc="left", color=MUTED, fontsize=9.5)
-    for axes in (pending, waiting):
-        axes.set_ylim(bottom=0)
+    for axes, top in ((pending, most / token), (waiting, (longest or 0.0) / second)):
+        axes.set_ylim(0, 1.1 * top if top else 1)
 
 
 def _extent(run: "Span", begin: datetime, size: float) -> tuple[float, float]:
@@ -152,13 +168,20 @@ def _extent(run: "Span", begin: datetime, size: float) -> tuple[float, float]:
 
 
 def _label(each: Simulated, name: str, *, several: bool) -> str:
-    return f"{name} ({each.report.name})" if several else name
+    label = f"{name} ({each.report.name})" if several else name
+    half = LONGEST // 2
+    return label if len(label) <= LONGEST else f"{label[:half]}…{label[1 - half :]}"
+
+
+def _say(axes: "Axes", words: str) -> None:
+    """Say why there is nothing to be seen."""
+    axes.text(0.5, 0.5, words, transform=axes.transAxes, ha="center", va="center", color=MUTED)
 
 
 def _style(axes: "Axes") -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(GRID)
-    axes.tick_params(colors=MUTED, length=0)
+    axes.tick_params(colors=MUTED, length=0, pad=5)
     axes.grid(visible=True, color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.xaxis.label.set_color(MUTED)

@@ -89,7 +89,7 @@ def in_force(reader: Reader) -> InForce | None:
 def _unusable(record: Record, pipelines: Collection[str]) -> str | None:
     """Return why a fact has no place in another course of events, if it has none."""
     if record.pipeline is None or record.pipeline not in pipelines:
-        return "facts about other pipelines"
+        return "facts about other pipelines or none"
     event = record.event
     if isinstance(event, OperatorRequested) and (event.verb not in GENERAL or event.dead_letter is not None):
         return "requests about runs and models that were"

@@ -13,10 +13,8 @@ from daemon.core.state import State, dump, fingerprint
 from daemon.simulation.book import Book
 from daemon.simulation.costs import Costs
 from daemon.simulation.engine import Engine
-from daemon.simulation.histories import History
+from daemon.simulation.histories import HOUR, History
 from daemon.simulation.tally import GOING_ON, Account, Sample, Span, Tally
-
-HOUR = 3600.0
 
 
 class Runs(msgspec.Struct, frozen=True, kw_only=True):

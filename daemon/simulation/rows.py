@@ -4,30 +4,37 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from daemon.simulation.costs import Costs, Duration, Failures, Normal
 from daemon.simulation.histories import DAY, HOUR
+from daemon.simulation.learning import ENOUGH
 from daemon.simulation.report import PipelineReport
 
 MINUTE: Final = 60.0
+FEW: Final = 10
 NONE: Final = "–"
 Number = float | int | None
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """A label (two blanks a level), a cell for each report, and, of two reports, the change."""
+    """A label (two blanks a level), a cell for each report, and, of two reports, the change.
+
+    A heading has no cells; a row of noughts is `nought`: it is left out, and so is a heading of such rows.
+    """
 
     label: str
     cells: tuple[str, ...]
     change: str = ""
+    nought: bool = False
 
 
 def rows(reports: Sequence[PipelineReport], hours: Sequence[float]) -> list[Row]:
     """Return the rows of a pipeline; `hours` are those that its slots had, under each set of policies."""
     kinds = sorted({(runs.kind, o) for report in reports for runs in report.runs for o in runs.outcomes})
     out = [
-        _row("arrivals", count, [r.arrivals for r in reports]),
-        _row("runs", count, [_runs(r) for r in reports]),
+        replace(_row("arrivals", count, [r.arrivals for r in reports]), nought=False),
+        replace(_row("runs", count, [_runs(r) for r in reports]), nought=False),
         *(_row(f"  {kind} {outcome}", count, [_runs(r, kind, outcome) for r in reports]) for kind, outcome in kinds),
         _row("stage-hours", hour, [r.stage_hours for r in reports]),
         _row("  share of the slots", percent, [r.stage_hours / h for r, h in zip(reports, hours, strict=True)]),
@@ -39,6 +46,8 @@ def rows(reports: Sequence[PipelineReport], hours: Sequence[float]) -> list[Row]
         _row("  arrivals that still wait at the end", count, [r.staleness.waiting for r in reports]),
         _row("    longest", period, [r.staleness.waiting_longest for r in reports]),
         _row("  arrivals set aside", count, [r.set_aside for r in reports]),
+        _row("  arrivals that ingest rejected", count, [r.rejected for r in reports]),
+        _row("  arrivals withdrawn", count, [r.withdrawn for r in reports]),
         _row("wishes that had to wait", count, [r.wishes.waited for r in reports]),
         _row("  longest", period, [r.wishes.longest for r in reports]),
         _row("  standing at the end", count, [r.wishes.standing for r in reports]),
@@ -53,38 +62,48 @@ def rows(reports: Sequence[PipelineReport], hours: Sequence[float]) -> list[Row]
         _row("  longest age", period, [r.champions.longest_age for r in reports]),
         _row("  age at the end", period, [r.champions.age_at_end for r in reports]),
     ]
-    return [row for row in out if not row.cells or any(cell not in {"0", NONE} for cell in row.cells)]
+    kept = [row for row in out if not row.nought]
+    below = [*kept[1:], Row(label="", cells=())]
+    return [row for row, after in zip(kept, below, strict=True) if row.cells or after.label.startswith(" ")]
 
 
-def cost_rows(costs: Costs) -> list[tuple[str, str, str]]:
-    """Return what each part of a cost model is, in words, and where it is known from."""
-    out = []
-    for stage, each in sorted(costs.durations.items(), key=lambda item: (_place(item[0]), item[0])):
-        out.append((stage, _duration(each), _known(each.seen, "attempt")))
+def cost_rows(costs: Costs, stages: Iterable[str]) -> list[tuple[str, str, str]]:
+    """Return what each part of a cost model is, in words, and where it is known from, for these stages."""
+    out, ordered = [], sorted(set(stages), key=lambda stage: (_place(stage), stage))
+    for stage in ordered:
+        each = costs.duration(stage)
+        assumed = bool(each.spread) and each.seen < ENOUGH
+        out.append((stage, _duration(each), _known(each.seen, "attempt", assumed=assumed)))
     out.append(("exact tokens", f"{costs.counted.mean:.3g} for each estimated", _known(costs.counted.seen, "arrival")))
     out.append(("rejected", f"{percent(costs.rejected.share)} of arrivals", _known(costs.rejected.seen, "arrival")))
-    out.append(("shift", _normal(costs.shift), _known(costs.shift.seen, "probe")))
-    out.append(("gain", _normal(costs.gain), _known(costs.gain.seen, "measurement")))
+    out.append(("shift", _normal(costs.shift), _of(costs.shift, "probe")))
+    out.append(("gain", _normal(costs.gain), _of(costs.gain, "measurement")))
     out += [
         (f"  {domain}", _normal(each), _known(each.seen, "measurement"))
         for domain, each in costs.gain_by_domain.items()
     ]
-    out.append(("forgetting", _normal(costs.forgetting), _known(costs.forgetting.seen, "measurement")))
+    out.append(("forgetting", _normal(costs.forgetting), _of(costs.forgetting, "measurement")))
     out += [
         (f"  {domain}", _normal(each), _known(each.seen, "measurement"))
         for domain, each in costs.forgetting_by_domain.items()
     ]
-    unfailing = 0
-    for stage, attempts in costs.attempts.items():
-        found = costs.failures.get(stage, {})
-        unfailing += 0 if found else attempts
-        if found:
-            out.append((f"{stage} fails", _failures(found), _known(attempts, "attempt")))
-    if unfailing:
-        some = "other " if any(costs.failures.values()) else ""
-        out.append((f"no {some}stage fails", "", _known(unfailing, "attempt")))
-    if not costs.attempts:
-        out.append(("any stage fails", _failures(costs.other_failures), "default"))
+    return [*out, *_failing(costs, ordered)]
+
+
+def _failing(costs: Costs, stages: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Return how often stages fail: those that did, those that were tried and never did, those that nobody tried."""
+    failed = [stage for stage in stages if costs.failures.get(stage)]
+    calm = sum(costs.attempts.get(stage, 0) for stage in stages if stage not in failed)
+    out = [
+        (f"{stage} fails", _failures(costs.failures[stage]), _known(costs.attempts.get(stage, 0), "attempt"))
+        for stage in failed
+    ]
+    if calm:
+        out.append(("no other stage fails" if failed else "no stage fails", "", _known(calm, "attempt")))
+    untried = [stage for stage in stages if stage not in costs.failures]
+    if untried:
+        label = "any stage fails" if len(untried) == len(stages) else f"{', '.join(untried)} fails"
+        out.append((label, _failures(costs.other_failures) or "never", "default"))
     return out
 
 
@@ -94,8 +113,8 @@ def count(number: Number) -> str:
 
 
 def hour(number: Number) -> str:
-    """Return hours."""
-    return NONE if number is None else f"{number:,.1f}"
+    """Return hours, a few of them to the hundredth."""
+    return NONE if number is None else f"{number:,.{1 if number >= FEW else 2}f}"
 
 
 def percent(number: Number) -> str:
@@ -132,7 +151,7 @@ def _row(label: str, word: Callable[[Number], str] | None, numbers: Sequence[Num
         difference = after - before if before is not None and after is not None else 0
         if word(abs(difference)) != word(0):
             change = ("+" if difference > 0 else "−") + word(abs(difference))
-    return Row(label=label, cells=tuple(word(number) for number in numbers), change=change)
+    return Row(label=label, cells=tuple(word(number) for number in numbers), change=change, nought=not any(numbers))
 
 
 def _runs(report: PipelineReport, kind: str | None = None, outcome: str | None = None) -> int:
@@ -149,7 +168,7 @@ def _duration(each: Duration) -> str:
     parts = [f"{each.fixed:.3g} s"] if each.fixed or not each.per_million else []
     if each.per_million:
         parts.append(f"{each.per_million:.3g} s / M tokens")
-    return " + ".join(parts) + (f"  ± {percent(each.spread)}" if each.spread else "")
+    return " + ".join(parts) + (f"  ± {100 * each.spread:.2g} %" if each.spread else "")
 
 
 def _failures(shares: Failures) -> str:
@@ -160,8 +179,15 @@ def _normal(each: Normal) -> str:
     return f"{each.mean:.3g} ± {each.deviation:.2g} nats / byte"
 
 
-def _known(seen: int, what: str) -> str:
-    return f"{seen:,} {what}{'s' * (seen != 1)}" if seen else "default"
+def _of(each: Normal, what: str) -> str:
+    return _known(each.seen, what, assumed=each.seen == 1)
+
+
+def _known(seen: int, what: str, *, assumed: bool = False) -> str:
+    """Return from how many a figure is known; with `assumed` they were too few to tell how it varies."""
+    if not seen:
+        return "default"
+    return f"{seen:,} {what}{'s' * (seen != 1)}{', ± default' * assumed}"
 
 
 def _place(stage: str) -> int:

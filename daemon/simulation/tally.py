@@ -28,6 +28,7 @@ from daemon.simulation.attempts import Attempt
 
 GOING_ON: Final = "going on"
 HELD: Final = "held"
+SUPERSEDED: Final = "superseded"
 YIELDED: Final = "preempted"
 SAMPLES: Final = 400
 HINDRANCES: Final = (
@@ -68,6 +69,7 @@ class Account:
     def __init__(self) -> None:
         self.runs: dict[str, Span] = {}
         self.ended: list[Span] = []
+        self.held = ""
         self.stages: Counter[str] = Counter()
         self.seconds: dict[str, float] = {}
         self.trained_tokens = 0
@@ -194,6 +196,11 @@ def _ended(account: Account, run: str, outcome: str, at: datetime) -> None:
         account.runs[run] = replace(span, outcome=outcome, end=at)
         if span.outcome == GOING_ON:
             account.ended.append(account.runs[run])
+    if outcome == HELD:
+        before = account.runs.get(account.held)
+        if before is not None and before.run != run and before.outcome == HELD:
+            account.runs[before.run] = replace(before, outcome=SUPERSEDED)
+        account.held = run
 
 
 def _resumed(account: Account, run: str, now: datetime, end: datetime) -> None:

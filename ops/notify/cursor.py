@@ -1,10 +1,10 @@
 """How far a target has been told: one small file each below `<state>/notify`, written after the answer."""
 
-import os
 from pathlib import Path
 
 import msgspec
 
+from daemon.files import write_atomically
 from daemon.journal.base import Reader
 from ops.notify.message import Target
 
@@ -34,12 +34,7 @@ def read_cursor(file: Path) -> Cursor | None:
 def write_cursor(file: Path, cursor: Cursor) -> None:
     """Keep a cursor: a reader sees the old one or the new, also after a power loss."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    with aside.open("wb") as out:
-        out.write(msgspec.json.encode(cursor) + b"\n")
-        out.flush()
-        os.fsync(out.fileno())
-    aside.replace(file)
+    write_atomically(file, msgspec.json.encode(cursor) + b"\n")
 
 
 def behind(reader: Reader, state: Path, target: Target) -> int:

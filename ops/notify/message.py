@@ -107,9 +107,12 @@ def _key(line: str, file: Path) -> bytes:
     if not line.startswith(PREFIX):
         return line.encode()
     try:
-        return base64.b64decode(line.removeprefix(PREFIX), validate=True)
+        key = base64.b64decode(line.removeprefix(PREFIX), validate=True)
     except (binascii.Error, ValueError):
         raise DeliveryError(f"The secret in {file} begins with {PREFIX} and is no base64 after it.") from None
+    if not key:
+        raise DeliveryError(f"The secret in {file} is {PREFIX} and nothing after it: anybody could sign with that.")
+    return key
 
 
 def authorization(url: str) -> dict[str, str]:

@@ -82,8 +82,10 @@ class Notifier:
 
     def run(self) -> None:
         """Tell until `stop`."""
-        while not self._stop.is_set():
+        while True:
             self._woken.clear()
+            if self._stop.is_set():  # asked after: `stop` wakes too, and that must not be cleared away
+                break
             wait = self.step()
             if wait is None:
                 self._woken.wait()
@@ -129,6 +131,7 @@ class Notifier:
         self._head = max(self._head, head)
         self._journal = journal
         if not fits:
+            self._saved -= SAVE_EVERY  # overdue until it is kept: a target without a cursor would begin anew
             self._save()
 
     def _next(self) -> Record | None:
@@ -136,8 +139,8 @@ class Notifier:
             head = self._reader.head()
             self._page.extend(self._reader.records(self._position, PAGE, upto=head, kinds=self._target.on))
             self._position = self._page[0].position - 1 if self._page else head
-            if self._position - self._saved >= SAVE_EVERY:
-                self._save()
+        if self._position - self._saved >= SAVE_EVERY:
+            self._save()
         return self._page[0] if self._page else None
 
     def _deliver(self, record: Record) -> float:
@@ -179,15 +182,16 @@ class Notifier:
         """Go on behind the first record of the page."""
         self._position = self._page.popleft().position
         self._tell(self.name, outcome)
+        self._save()
+
+    def _save(self) -> None:
         try:
-            self._save()
+            write_cursor(self._file, Cursor(journal=self._journal or "", position=self._position))
         except OSError as error:
             names = {"target": self.name, "error": str(error)}
             logger.warning("How far a target was told cannot be kept: after a restart it is told again.", extra=names)
-
-    def _save(self) -> None:
-        write_cursor(self._file, Cursor(journal=self._journal or "", position=self._position))
-        self._saved = self._position
+        else:
+            self._saved = self._position
 
     def _trouble(self, error: Exception) -> float:
         logger.warning(

@@ -6,15 +6,15 @@ A socket's timeout counts for one operation; here each gets what is left of the 
 import functools
 import http.client
 import io
-import queue
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import quote, urlsplit
 
 import msgspec
@@ -66,29 +66,46 @@ def post(url: str, content: bytes, headers: Mapping[str, str], *, timeout: float
         raise DeliveryError(f"{shown(url)} gave no HTTP answer: {type(error).__name__}.") from error
 
 
-def resolve(url: str, timeout: float) -> list[Address]:
-    """Return the addresses of a url's host. Raises OSError when it has none, TimeoutError when nobody says.
+class Resolver:
+    """Finds addresses. The system's resolver cannot be interrupted: it is asked in a thread that may be left alone.
 
-    The system's resolver cannot be interrupted: it is asked in a thread that is left alone when it takes too long.
+    One question at a time for each name, whoever waits for it: one that is never answered costs one thread, not one
+    with every try.
     """
-    parts = urlsplit(url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    box: queue.SimpleQueue[list[Address] | OSError] = queue.SimpleQueue()
 
-    def ask() -> None:
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._asked: dict[tuple[str | None, int], Future[list[Address]]] = {}
+
+    def __call__(self, url: str, timeout: float) -> list[Address]:
+        """Return the addresses of a url's host. Raises OSError when it has none, TimeoutError when nobody says."""
+        parts = urlsplit(url)
+        name = (parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
+        with self._lock:
+            future = self._asked.get(name)
+            if future is None:
+                future = Future()
+                threading.Thread(target=self._ask, args=(*name, future), name="resolve", daemon=True).start()
+                self._asked[name] = future
+        return future.result(timeout)
+
+    def _ask(self, host: str | None, port: int, future: "Future[list[Address]]") -> None:
         try:
-            box.put(list(socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)))
+            found = list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
         except (OSError, UnicodeError) as error:
-            box.put(error if isinstance(error, OSError) else OSError(str(error)))
+            self._forget(host, port)
+            future.set_exception(error if isinstance(error, OSError) else OSError(str(error)))
+        else:
+            self._forget(host, port)
+            future.set_result(found)
 
-    threading.Thread(target=ask, name="resolve", daemon=True).start()
-    try:
-        found = box.get(timeout=timeout)
-    except queue.Empty:
-        raise TimeoutError from None
-    if isinstance(found, OSError):
-        raise found
-    return found
+    def _forget(self, host: str | None, port: int) -> None:
+        """Ask anew next time: before the answer, which another try may follow at once."""
+        with self._lock:
+            del self._asked[host, port]
+
+
+resolve: Final = Resolver()
 
 
 def _deadline(timeout: float) -> Left:
@@ -104,18 +121,25 @@ def _deadline(timeout: float) -> Left:
 
 
 def _connect(url: str, left: Left) -> socket.socket:
-    """Return a connection to the first address that takes one, with TLS where the url says https."""
+    """Return a connection to the first address that takes one, with TLS where the url says https.
+
+    Each gets its share of the time that is left: one that says nothing leaves enough for the next.
+    """
     failed: OSError = OSError("its name has no address")
-    for family, kind, protocol, _, address in resolve(url, left()):
-        link = socket.socket(family, kind, protocol)
+    found = resolve(url, left())
+    for number, (family, kind, protocol, _, address) in enumerate(found):
+        link = None
         try:
-            link.settimeout(left())
+            link = socket.socket(family, kind, protocol)  # refused where the system has no such family
+            link.settimeout(left() / (len(found) - number))
             link.connect(address)
+            link.settimeout(left())
             if urlsplit(url).scheme == "http":
                 return link
             return _context().wrap_socket(link, server_hostname=urlsplit(url).hostname)  # one timeout for all of it
         except OSError as error:
-            link.close()
+            if link is not None:
+                link.close()
             failed = error
     raise failed
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from daemon.core.errors import StageError
-from stages.run_folder import sync_folder
+from daemon.files import sync
 from stages.training.files import MANIFEST, Stamp, digest, fits, new_folder, stamp, write_file
 from stages.training.model import Decoder, ModelConfig
 from stages.training.optimiser import dump_moments, load_moments
@@ -139,7 +139,7 @@ def copy_checkpoint(source: Path, target: Path) -> str:
     """Copy a verified checkpoint's own files into an empty folder, flushed; returns its manifest's sha256."""
     for name in (*verify(source).files, MANIFEST):
         write_file(target / name, (source / name).read_bytes())
-    sync_folder(target)
+    sync(target)
     return digest(target / MANIFEST)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from stages.run_folder import sync_folder
+from daemon.files import sync
 
 MANIFEST = "manifest.json"
 
@@ -64,7 +64,7 @@ def new_folder(target: Path) -> Iterator[Path]:
     aside.mkdir()
     try:
         yield aside
-        sync_folder(aside)
+        sync(aside)
         if target.exists():
             gone = target.with_name(f".{target.name}.{os.getpid()}.gone")
             shutil.rmtree(gone, ignore_errors=True)
@@ -73,6 +73,6 @@ def new_folder(target: Path) -> Iterator[Path]:
             shutil.rmtree(gone, ignore_errors=True)
         else:
             aside.rename(target)
-        sync_folder(target.parent)
+        sync(target.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)

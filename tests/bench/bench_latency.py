@@ -22,7 +22,7 @@ from pathlib import Path
 
 from daemon.dispatch.fingerprint import read_card
 from tests.bench import processes
-from tests.bench.targets import ROOT, report
+from tests.bench.targets import ROOT, Figure, report
 
 STAGE = "daemon.testing:NoteStage"
 STEADY, BURST, FRESH, SPOOLED = 300, 100, 10, 60
@@ -178,10 +178,10 @@ def fresh(folder: Path) -> list[float]:
         place.close()
 
 
-def main() -> None:
+def main() -> int:
     """Measure the four cases; the value is the median of the steady one."""
-    events = int(os.environ.get("EVENTS") or STEADY)
-    spooled = max(1, SPOOLED * events // STEADY)
+    events = max(2, int(os.environ.get("EVENTS") or STEADY))
+    spooled = max(2, SPOOLED * events // STEADY)
     parent = Path(os.environ.get("DATA") or ROOT / "var")
     parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="bench-latency-", dir=parent))
@@ -195,7 +195,7 @@ def main() -> None:
         }
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    rows: list[dict[str, str | int | float | bool | None]] = [
+    rows: list[dict[str, Figure]] = [
         {
             "case": name,
             "events": len(times),
@@ -215,8 +215,8 @@ def main() -> None:
         "spool_p50": spool["p50_ms"],
         "spool_p99": spool["p99_ms"],
     }
-    report("latency", float(one["p50_ms"] or 0), details, rows, keep=events >= STEADY)
+    return 0 if report("latency", float(one["p50_ms"] or 0), details, rows, keep=events >= STEADY) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -4,12 +4,13 @@ A fact is one record that comes from outside or from a stage, a timer or a sched
 all policies, and what follows is arbitrated, recorded and folded as well. Decisions and what they bring are not
 counted as facts, only done. Everything is timed: drawing the history, the cost model, the account for the report.
 Time is that of the processor (one thread; nothing waits); wall time is reported beside it. DAYS= and ROUNDS= give
-another length and another number of rounds; SEED= another history.
+another length and another number of rounds (with fewer of either nothing is kept); SEED= another history.
 """
 
 import gc
 import os
 import statistics
+import sys
 import time
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def once(policies: PolicySet, seed: int, days: float) -> tuple[Simulated, float,
     return done, time.process_time() - begin, time.perf_counter() - wall
 
 
-def main() -> None:
+def main() -> int:
     """Run it again and again; every run has to come to the same bytes."""
     seed = int(os.environ.get("SEED") or 1)
     days = float(os.environ.get("DAYS") or DAYS)
@@ -72,7 +73,7 @@ def main() -> None:
         {"fact": kind, "count": number, "percent": round(100 * number / facts, 2)}
         for kind, number in done.report.facts.items()
     ]
-    report(
+    held = report(
         "simulate",
         round(statistics.median(rates)),
         {
@@ -92,8 +93,10 @@ def main() -> None:
         },
         rows,
         seeds=[seed],
+        keep=days >= DAYS and rounds >= ROUNDS,
     )
+    return 0 if held else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -4,6 +4,7 @@ Facts come all the time, the two daemons change places with every round, and in 
 ROUNDS= (of each way) and LEASE= (seconds) can be given, SEED= too; DATA= names the folder to work in.
 """
 
+import math
 import os
 import random
 import shutil
@@ -147,7 +148,7 @@ def holds(daemon: Daemon, path: Path) -> bool:
 def quantile(values: Sequence[float], share: float) -> float:
     """Return the smallest value that so large a share of all does not exceed."""
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 def row(way: str, values: Sequence[float], lease: float) -> Figures:

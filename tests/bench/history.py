@@ -23,6 +23,7 @@ from daemon.core.events import (
     DriftDetected,
     EvaluationReported,
     FailureReported,
+    FilesExpired,
     InputRejected,
     LabelArrived,
     Loss,
@@ -43,10 +44,10 @@ from daemon.core.plans import Amount, Checkpoint
 from daemon.core.state import Order, Pipeline, Run, State
 from daemon.core.transition import REDUCER_VERSION, evolve
 from daemon.door import Offer
-from daemon.sources import clock
+from daemon.sources import clock, schedule
 from stages.base import Names
 
-VERSION: Final = 1
+VERSION: Final = 2
 BEGIN: Final = datetime(2026, 1, 1, tzinfo=UTC)
 PRODUCER: Final = "https://data.example/crawler"
 SHA: Final = "0123456789abcdef" * 4
@@ -64,7 +65,7 @@ pipelines:
   alpha: &pipeline
     policies:
       - {kind: rewarm_replay, after_tokens: 4000}
-      - {kind: periodic_retraining, after_increments: 8, priority: 1}
+      - {kind: periodic_retraining, after_increments: 8, cron: "0 3 * * *", priority: 1}
       - {kind: stage_recovery, retries: 2}
       - {kind: promotion, approval: undecided, max_forgetting: 0.02}
   beta: *pipeline
@@ -166,6 +167,12 @@ class History:
             yield self._tell("/rewarm/daemon", SourceRecovered(name="spool"))
             letter = InputRejected(reason="malformed", message="The text is no JSON object.", where="a.json:1")
             yield self._tell("/rewarm/door", letter, received=True)
+            last = self.state.pipelines[name].last
+            if last is not None:
+                expired = FilesExpired(
+                    what="run", name=last.run, paths=(f"runs/{last.run}",), bytes=4096, rule="runs", run=last.run
+                )
+                yield self._tell("/rewarm/retention", expired, name)
 
     def _work(self, name: str) -> Iterator[list[Record]]:
         """Yield what the stages of a pipeline tell until it rests."""
@@ -297,9 +304,9 @@ class History:
 
 
 def _offers(state: State, now: datetime) -> Iterable[Offer]:
-    """Return the wake-ups that are due."""
-    due = clock.due(state, now)
-    return due.offers if due is not None else ()
+    """Return the wake-ups and the ticks that are due."""
+    due = (clock.due(state, now), schedule.due(state, now))
+    return [offer for each in due if each is not None for offer in each.offers]
 
 
 def _stopped(state: State, name: str) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from daemon.completion import completer
 from daemon.core.arrivals import MAX_READMITTED
@@ -160,6 +161,29 @@ def test_a_withdrawal_of_what_ingest_refused_takes_it_from_what_is_set_aside(des
     withdrawn = desk.complete(DataWithdrawn(arrival_source="/s", arrival_id="1"))
     assert isinstance(withdrawn, DataWithdrawn)
     assert (withdrawn.account, withdrawn.amount) == ("set_aside", Amount())
+
+
+def test_what_was_withdrawn_while_ingest_was_at_work_is_counted_as_nothing(desk: Desk) -> None:
+    """Whatever ingest tells of it afterwards has no estimate; of another arrival it is as the stage wrote it."""
+    gone, other = desk.store(arrived(), id_="1"), desk.store(arrived(), id_="2")
+    withdrawn = desk.complete(DataWithdrawn(arrival_source="/s", arrival_id="1"))
+    desk.store(withdrawn)
+    ingested = DataIngested(
+        run="p-1",
+        stage="ingest",
+        attempt=1,
+        arrival=gone,
+        domain="prose",
+        estimate=Amount(arrivals=1, tokens=9),
+        amount=Amount(arrivals=1, tokens=7),
+        duplicates=0,
+        manifest="m",
+        sha256="0" * 64,
+    )
+    assert desk.complete(ingested) == replace(ingested, estimate=Amount())
+    assert desk.complete(replace(ingested, arrival=other)) == replace(ingested, arrival=other)
+    assert desk.complete(rejected(gone)) == replace(rejected(gone), estimate=Amount())
+    assert desk.complete(ingested, "q") == ingested
 
 
 def test_withdrawals_that_refer_to_nothing(desk: Desk) -> None:

@@ -148,6 +148,28 @@ def test_errors_name_file_key_and_choices(tmp_path: Path, text: str, words: list
         assert word in message
 
 
+def test_a_list_is_not_too_short_by_its_mistakes(tmp_path: Path) -> None:
+    """What is wrong inside a list is told, and not also that nothing is left of it; an empty one is too short."""
+    path = tmp_path / "some.yaml"
+    path.write_text("tokens: [{name: ci, file: ci, scopes: [sen]}, {name: b, file: b, scopes: []}]", encoding="utf-8")
+    with pytest.raises(ConfigurationError) as caught:
+        load(path)
+    first, second = str(caught.value).splitlines()
+    assert "tokens.0.scopes.0: Input should be 'send'" in first
+    assert "tokens.1.scopes: Tuple should have at least 1 item" in second
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://ann:s3cret@host/s3cret", "https://host:0/s3cret", "host/s3cret", "https://[s3cret"]
+)
+def test_an_address_is_not_shown(write: Write, url: str) -> None:
+    """A webhook's path is a secret, and so may be a password in it: the key is named, the value is not."""
+    with pytest.raises(ConfigurationError) as caught:
+        write(f"notify: [{{url: '{url}'}}]")
+    assert "notify.0.url" in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
 def test_all_errors_are_told_at_once(write: Write) -> None:
     """Two mistakes give two lines."""
     with pytest.raises(ConfigurationError) as caught:

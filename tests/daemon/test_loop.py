@@ -1,6 +1,6 @@
 """The one thread that writes: what is stored when, and what never stops it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,7 +19,7 @@ from daemon.core.events import (
 )
 from daemon.core.plans import Intent, Schedule, Training
 from daemon.core.state import Pipeline, State, dump
-from daemon.door import REFUSED, REJECTED_SOURCE, Input, Offer
+from daemon.door import REFUSED, REJECTED_SOURCE, Answer, Input, Offer
 from daemon.journal.base import Cursor, Transaction, digest
 from daemon.journal.memory import MemoryJournal, MemoryTransaction
 
@@ -187,6 +187,45 @@ def test_a_stale_cursor_drops_its_own_input_alone(bench: Bench) -> None:
     assert [record.id for record in bench.records("data.arrived")] == ["1", "3", "4"]
     assert bench.forgotten == 1
     assert bench.journal.cursor("g") == 1
+
+
+def test_a_batch_that_is_taken_apart_shows_life(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of its transactions waits for the disk: together they may take longer than a standby waits."""
+    heads: list[int] = []
+    monkeypatch.setattr(bench.loop, "show_life", lambda: heads.append(bench.journal.head()))
+    bench.loop.handle([one(arrival("1"), cursor=Cursor(name="f", expected=None, next=1))])
+    head, stale = bench.journal.head(), one(arrival("2"), cursor=Cursor(name="f", expected=None, next=1))
+    bench.loop.handle([one(arrival("3")), stale, one(arrival("4"))])
+    assert heads == [head, head + 1, head + 1]
+
+
+def test_whoever_waits_is_told_once_when_a_batch_is_taken_apart(bench: Bench) -> None:
+    """Beside an input that was read already each gets its own answer; that one is told that it did not get in."""
+    bench.loop.handle([one(arrival("1"), cursor=Cursor(name="f", expected=None, next=1))])
+    told: dict[str, list[Sequence[Answer] | None]] = {"a": [], "stale": [], "b": []}
+    batch = [
+        Input(offers=(arrival("2"),), reply=told["a"].append),
+        Input(offers=(arrival("3"),), cursor=Cursor(name="f", expected=None, next=1), reply=told["stale"].append),
+        Input(offers=(arrival("2"), arrival("4")), reply=told["b"].append),
+    ]
+    bench.loop.handle(batch)
+    outcomes = {
+        name: [None if answers is None else [a.outcome for a in answers] for answers in each]
+        for name, each in told.items()
+    }
+    assert outcomes == {"a": [["accepted"]], "stale": [None], "b": [["duplicate", "accepted"]]}
+
+
+def test_a_disk_with_room_again_is_noticed_by_a_dropped_input_too(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sources go on, though what was tried again had been read already."""
+    monkeypatch.setattr("daemon.loop.RETRY_SECONDS", 0.0)
+    bench.loop.handle([one(arrival("1"), cursor=Cursor(name="f", expected=None, next=1))])
+    bench.journal.full = 1
+    bench.loop.handle([one(arrival("2"), cursor=Cursor(name="f", expected=None, next=1))])
+    assert bench.loop.trouble is None
+    assert not bench.inbox.paused
 
 
 def test_a_full_disk_pauses_and_loses_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

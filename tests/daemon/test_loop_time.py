@@ -6,11 +6,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from daemon.core.errors import JournalFull
 from daemon.core.events import (
     DaemonStopped,
     DataArrived,
+    StageFailed,
     TimerFired,
 )
 from daemon.core.transition import REDUCER_VERSION
@@ -55,6 +57,17 @@ def test_wake_ups_fire_once_and_overdue_ones_at_once(bench: Bench) -> None:
     assert fired.id == f"timer:p:waker:key:{due.isoformat()}"
     assert fired.recorded_at == bench.now
     assert bench.loop.state.pipelines["p"].timers == {"waker:key": bench.now + timedelta(seconds=10)}
+
+
+def test_a_stages_own_word_counts_whatever_its_clock_says(bench: Bench) -> None:
+    """A machine's clock that was days ahead and was mended leaves no run that waits for its end for ever."""
+    ended = StageFailed(run="p-1", stage="train", attempt=1, failure="transient", message="")
+    source = "/rewarm/runs/p-1/train/1"
+    line = Offer(source=source, id="1", where=f"{source}:1", digest=b"d", event=ended, pipeline="p")
+    bench.loop.handle([one(replace(line, time=NOON + timedelta(days=9)))])
+    assert not bench.records("input.rejected")
+    (record,) = bench.records("stage.failed")
+    assert record.time == NOON + timedelta(days=9)
 
 
 def test_nothing_fires_before_its_time(bench: Bench) -> None:

@@ -1,12 +1,14 @@
 """Replay: what is the same, what a version explains, what is a bug, and what is no journal."""
 
+import random
 from collections.abc import Iterable
+from datetime import timedelta
 
 import pytest
 from msgspec.structs import replace
 
 from daemon.core.errors import JournalCorrupt
-from daemon.core.events import ConfigurationChanged, DaemonStarted, DecisionMade, Record, RunStarted
+from daemon.core.events import ConfigurationChanged, DaemonStarted, DecisionMade, Record, RunStarted, Verb
 from daemon.core.state import State, dump, fingerprint
 from daemon.core.transition import REDUCER_VERSION, evolve
 from daemon.journal.base import Snapshot
@@ -14,7 +16,20 @@ from daemon.replay import KEPT, in_force, replay
 from policies.promotion import Promotion
 from policies.rewarm_replay import RewarmReplay
 from tests.golden.scenarios import GROW, HEAL, JUDGE, one
-from tests.golden.tape import Tape
+from tests.golden.tape import Tape, read, write
+
+GROWERS = (
+    GROW,
+    "{kind: rewarm_replay, after_tokens: 100, max_age: PT2H, expires_after: PT1H, priority: 1}",
+    "{kind: rewarm_replay, after_tokens: 300, max_age: PT30M, schedule: infinite}",
+)
+RENEWERS = (
+    "{kind: periodic_retraining, after_increments: 2, from: scratch}",
+    "{kind: periodic_retraining, every: PT5H, priority: 2}",
+    "{kind: periodic_retraining, cron: '15 */2 * * *', timezone: Europe/Berlin, catch_up: all}",
+)
+JUDGES = (JUDGE, "{kind: promotion, approval: undecided}", "{kind: promotion, approval: always}")
+VERBS: tuple[Verb, ...] = ("pause", "retrain", "promote", "rollback", "cancel", "approve", "retry")
 
 
 @pytest.fixture
@@ -56,6 +71,49 @@ def test_what_was_just_written_is_the_same(tape: Tape) -> None:
     assert (found.same, found.differs, found.changed) == (found.facts, 0, {})
     assert found.hash == fingerprint(dump(tape.state))
     assert found.decisions == sum(isinstance(record.event, DecisionMade) for record in tape.records)
+
+
+def configuration(dice: random.Random) -> str:
+    """Draw the policies of a pipeline, in any order."""
+    policies = [dice.choice(GROWERS), dice.choice(RENEWERS), dice.choice(JUDGES), HEAL]
+    return one(*dice.sample(policies, dice.randint(3, 4)))
+
+
+def step(tape: Tape, dice: random.Random) -> None:
+    """Let something happen: most of the time the stage that is ordered succeeds."""
+    pipeline = tape.of()
+    ordered = pipeline.active is not None and pipeline.active.order is not None
+    what = dice.choice([*["succeed"] * 14, *["arrive"] * 5, "fail", "die", "drain", "wait", "sleep", "ask"])
+    if what == "arrive":
+        tape.arrive(dice.randint(10, 200), dice.choice(["prose", "code"]))
+    elif what == "wait":
+        tape.wait(timedelta(minutes=dice.choice([1, 200, 600])))
+    elif what == "sleep":
+        tape.sleep(timedelta(hours=30))
+        tape.start(configuration(dice))
+    elif what == "ask":
+        tape.request("resume" if pipeline.paused else dice.choice(VERBS))
+    elif ordered and what == "succeed":
+        mean = dice.choice([-0.1, 0.1])
+        told = dice.choice([None, {}, {"prose": (mean, mean - 0.05, mean + 0.05)}])
+        tape.succeed(shift=dice.choice([None, 0.001, 0.9]), differences=told)
+    elif ordered and what == "fail":
+        tape.fail(dice.choice(["transient", "user_error"]))
+    elif ordered and what in ("die", "drain"):
+        tape.interrupt("died" if what == "die" else "drain")
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_no_history_that_was_recorded_differs(seed: int) -> None:
+    """Whatever happened under whatever policies, told from its text again: every answer is the one that is stored."""
+    dice = random.Random(seed)
+    tape = Tape(configuration(dice))
+    for _ in range(120):
+        step(tape, dice)
+    found = replay(read(write(tape.records)))
+    assert (found.same, found.differs, found.changed) == (found.facts, 0, {})
+    assert found.hash == fingerprint(dump(tape.state))
+    assert sum(isinstance(record.event, RunStarted) for record in tape.records) > 1
 
 
 def test_an_empty_journal_is_good() -> None:

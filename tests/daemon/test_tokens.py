@@ -50,6 +50,9 @@ def test_a_token_is_known_by_its_content(make: Make) -> None:
         (" \n\n", 0o600, "is empty"),
         ("short", 0o600, "can be guessed"),
         (SECRET, 0o604, "chmod o="),
+        (SECRET, 0o602, "chmod o="),
+        (SECRET + "é", 0o600, "printable ASCII"),
+        (SECRET + " b", 0o600, "printable ASCII"),
     ],
 )
 def test_a_file_that_is_no_good_is_named(make: Make, content: str, mode: int, message: str) -> None:
@@ -92,6 +95,21 @@ def test_a_rotated_file_is_read_again(make: Make, caplog: pytest.LogCaptureFixtu
     assert name(tokens.holder(SECRET)) == "ci"
     assert SECRET not in caplog.text
     assert OTHER not in caplog.text
+
+
+def test_a_link_is_judged_by_what_it_leads_to(make: Make, tmp_path: Path) -> None:
+    """As Kubernetes mounts secrets: another target counts at once, one that everybody can read does not."""
+    settings = make()
+    link = tmp_path / "link"
+    link.symlink_to(settings.file)
+    tokens = Tokens([settings.model_copy(update={"file": link})])
+    assert name(tokens.holder(SECRET)) == "ci"
+    other = make("other", OTHER).file
+    link.unlink()
+    link.symlink_to(other)
+    assert [name(tokens.holder(shown)) for shown in (SECRET, OTHER)] == ["token_unknown", "ci"]
+    other.chmod(0o644)
+    assert name(tokens.holder(OTHER)) == "token_unknown"
 
 
 def test_a_token_ends_when_it_expires(make: Make) -> None:

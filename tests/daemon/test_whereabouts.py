@@ -109,10 +109,18 @@ class Ledger:
         return self.loop.state.pipelines["p"]
 
     def tell(self, event: AnyEvent, source: str = "/test") -> Answer:
-        """Let an event in: an outside one through the door, a stage's as its dispatcher offers it."""
+        """Let an event in."""
+        return self.commit(self.offer(event, source))[0]
+
+    def commit(self, *offers: Offer) -> tuple[Answer, ...]:
+        """Let offers in, in one transaction."""
+        return self.loop.commit([Input(offers=offers)]).answers[0]
+
+    def offer(self, event: AnyEvent, source: str = "/test") -> Offer:
+        """Offer an event: an outside one through the door, a stage's as its dispatcher does."""
         self.serial += 1
         if event.origin == "stage":
-            offer = Offer(
+            return Offer(
                 source=f"/rewarm/{source}",
                 id=str(self.serial),
                 where="outcome",
@@ -120,13 +128,11 @@ class Ledger:
                 event=event,
                 pipeline="p",
             )
-        else:
-            given = msgspec.json.decode(encode(event), type=dict[str, msgspec.Raw])
-            data = {key: value for key, value in given.items() if bytes(value) not in (b"null", b"[]", b"{}")}
-            envelope = {"type": event.kind, "id": str(self.serial), "source": source, "subject": "p", "data": data}
-            text = msgspec.json.encode({"specversion": "1.0", **envelope})
-            offer = self.door.receive(Letter(text=text, where="t", source="/t", id="t", by="ann"))
-        return self.loop.commit([Input(offers=(offer,))]).answers[0][0]
+        given = msgspec.json.decode(encode(event), type=dict[str, msgspec.Raw])
+        data = {key: value for key, value in given.items() if bytes(value) not in (b"null", b"[]", b"{}")}
+        envelope = {"type": event.kind, "id": str(self.serial), "source": source, "subject": "p", "data": data}
+        text = msgspec.json.encode({"specversion": "1.0", **envelope})
+        return self.door.receive(Letter(text=text, where="t", source="/t", id="t", by="ann"))
 
     def arrive(self, number: int) -> None:
         """Let data arrive."""
@@ -149,7 +155,10 @@ class Ledger:
         return specify(self.journal, self.pipeline, active.order, state=self.root, roots=(self.root,), threads=1)
 
     def work(self, number: int) -> None:
-        """Carry out the ordered attempt: ingest takes, refuses or dies at any arrival; other stages end either way."""
+        """Carry out the ordered attempt: ingest takes, refuses or dies at any arrival; other stages end either way.
+
+        What is withdrawn while ingest is at work, it does not know of.
+        """
         told = self.specification()
         if told is None:
             return
@@ -159,6 +168,8 @@ class Ledger:
                 if (number >> index) % 7 == 6:
                     self.fail(names)
                     return
+                if (number >> index) % 5 == 4:
+                    self.withdraw(number >> index)
                 self.ingest(names, arrival, number >> index)
             if not any(place == told.run for place in self.place.values()):
                 self.fail(names)
@@ -191,17 +202,18 @@ class Ledger:
 
     def ingest(self, names: dict[str, Any], arrival: Arrival, number: int) -> None:
         """Take one arrival in, or refuse it."""
-        assert self.place[arrival.position] in ("pending", names["run"])
+        gone = self.place[arrival.position] == "gone"
+        assert gone or self.place[arrival.position] in ("pending", names["run"])
         estimate = arrival.counted or Amount(arrivals=1, bytes=arrival.bytes, tokens=arrival.tokens)
         assert estimate == self.amount[arrival.position], "told another amount than is counted"
         fields = {**names, "arrival": arrival.position, "domain": arrival.domain, "estimate": estimate}
         if number % 3 == 1:
             self.tell(DataRejected(**fields, reason="empty", message="It is empty."))
-            self.place[arrival.position] = "aside"
+            self.place[arrival.position] = "gone" if gone else "aside"
             return
         amount = Amount(arrivals=1, documents=1 + number % 4, bytes=number % 30, tokens=1 + number % 30)
         self.tell(DataIngested(**fields, amount=amount, duplicates=0, manifest="m", sha256=SHA))
-        self.place[arrival.position] = names["run"]
+        self.place[arrival.position] = "gone" if gone else names["run"]
         self.amount[arrival.position] = amount
 
     def fail(self, names: dict[str, Any]) -> None:
@@ -272,6 +284,41 @@ class Ledger:
 
 
 OPERATIONS = ("arrive", "arrive", "work", "work", "work", "work", "retry", "retry", "drop", "withdraw", "rollback")
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    """Make a ledger whose one arrival a second attempt is about to ingest."""
+    (tmp_path / "file").write_text("data")
+    made = Ledger(tmp_path)
+    made.arrive(0)
+    told = made.specification()
+    assert told is not None
+    made.tell(StageFailed(run=told.run, stage="ingest", attempt=1, failure="transient", message="It died."))
+    return made
+
+
+@pytest.mark.parametrize("refused", [True, False])
+def test_a_withdrawal_counts_though_ingest_does_not_know_of_it(ledger: Ledger, refused: bool) -> None:
+    """In one transaction too: the arrival is nowhere, and no dead letter is left that could bring it back."""
+    told = ledger.specification()
+    assert told is not None
+    (arrival,) = told.arrivals
+    (record,) = ledger.journal.records(arrival.position - 1, 1)
+    gone = ledger.offer(DataWithdrawn(arrival_source=record.source, arrival_id=record.id))
+    names: dict[str, Any] = {"run": told.run, "stage": "ingest", "attempt": told.attempt, "arrival": arrival.position}
+    names |= {"domain": arrival.domain, "estimate": Amount(arrivals=1, bytes=arrival.bytes, tokens=arrival.tokens)}
+    amount = Amount(arrivals=1, bytes=3, tokens=3)
+    late = ledger.offer(
+        DataRejected(**names, reason="empty", message="It is empty.")
+        if refused
+        else DataIngested(**names, amount=amount, duplicates=0, manifest="m", sha256=SHA)
+    )
+    ledger.commit(gone, late)
+    ledger.place[arrival.position] = "gone"
+    ledger.check()
+    assert ledger.pipeline.ignored == {f"{'rejected' if refused else 'ingested'}_arrival_withdrawn": 1}
+    assert [letter.settled is not None for letter in dead_letters.letters(ledger.journal)] == [True] * refused
 
 
 @settings(max_examples=100)

@@ -1,9 +1,11 @@
 """Health over HTTP: alive, ready and why not."""
 
+import anyio.to_thread
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
+from starlette.types import Message, Scope
 
 from ops.health import Status, routes
 
@@ -57,6 +59,30 @@ def test_every_failing_check_is_a_reason_not_to_be_ready(daemon: Daemon, check: 
     assert f"[-] {check}: because" in verbose
     assert "[~] mlflow: 9 records behind" in verbose
     assert sum(line.startswith("[+]") for line in verbose) == 4
+
+
+def test_health_waits_for_no_thread(daemon: Daemon) -> None:
+    """However many slow requests occupy the server's threads, a supervisor gets its answer."""
+
+    async def busy() -> list[int]:
+        told: list[int] = []
+
+        async def receive() -> Message:
+            return {"type": "http.request"}
+
+        async def send(message: Message) -> None:
+            told.extend([message["status"]] if message["type"] == "http.response.start" else [])
+
+        threads = anyio.to_thread.current_default_thread_limiter()
+        threads.total_tokens = 1
+        async with threads:
+            with anyio.move_on_after(10):
+                for path in ("/livez", "/readyz"):
+                    scope: Scope = {"type": "http", "method": "GET", "path": path, "headers": [], "query_string": b""}
+                    await daemon.application(scope, receive, send)
+        return told
+
+    assert anyio.run(busy) == [200, 200]
 
 
 def test_what_is_degraded_is_still_ready(daemon: Daemon) -> None:

@@ -27,7 +27,19 @@ async def hello(_request: Request) -> Response:
     return PlainTextResponse("hello")
 
 
-APPLICATION = Starlette(routes=[Route("/hello", hello, methods=["GET", "POST"])])
+async def large(_request: Request) -> Response:
+    """Answer more than any buffer on the way takes."""
+    return Response(b"x" * LARGE)
+
+
+async def page(_request: Request) -> Response:
+    """Answer what the server need not wait to send."""
+    return Response(b"x" * 50_000)
+
+
+LARGE = 16 << 20
+ROUTES = [Route("/hello", hello, methods=["GET", "POST"]), Route("/large", large), Route("/page", page)]
+APPLICATION = Starlette(routes=ROUTES)
 
 
 @pytest.fixture
@@ -145,6 +157,45 @@ def test_the_rest_of_an_unread_body_is_thrown_away_for_a_while(start: Start) -> 
     assert sent > 1 << 20
 
 
+@pytest.mark.parametrize("more", [b"", b"connection: close\r\n"])
+def test_an_answer_that_is_not_read_is_not_kept(start: Start, more: bytes) -> None:
+    """Who does not read gets a while for it; then the connection is given up, and its place is free."""
+    handle = start(answer=0.4, linger=0.2, connections=1)
+    with connect(handle) as connection:
+        connection.sendall(b"GET /large HTTP/1.1\r\nhost: x\r\n%s\r\n" % more)
+        began = time.monotonic()
+        while not served(handle) and time.monotonic() - began < 10:
+            pass
+        assert 0.3 < time.monotonic() - began < 5
+        assert len(rest(connection)) < LARGE
+
+
+def test_small_answers_that_are_not_read_are_not_kept_either(start: Start) -> None:
+    """Pipelined until every buffer on the way is full, in whatever state that leaves the connection."""
+    handle = start(head=0.4, answer=0.4, linger=0.2, connections=1)
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        connection.settimeout(10)
+        connection.connect(("127.0.0.1", handle.port))
+        began = time.monotonic()
+        connection.sendall(HELLO.replace(b"hello", b"page") * 200)
+        while not served(handle) and time.monotonic() - began < 10:
+            pass
+        assert time.monotonic() - began < 8
+
+
+def test_a_large_answer_may_be_read_slowly(start: Start) -> None:
+    """As long as it is read in time it is whole, longer than the connection may wait for its next head."""
+    with connect(start(answer=10.0, head=0.2, linger=0.2)) as connection:
+        connection.sendall(b"GET /large HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        until = time.monotonic() + 0.6
+        found, most = 0, 1
+        while part := connection.recv(most):
+            found += len(part)
+            most = 1 if time.monotonic() < until else 1 << 20
+        assert found > LARGE
+
+
 def test_one_connection_too_many_is_told(start: Start) -> None:
     """503 as JSON at once; when another has gone there is room again."""
     handle = start(connections=3)
@@ -187,6 +238,15 @@ def test_what_is_no_http_is_told_as_json(start: Start, caplog: pytest.LogCapture
     assert caplog.records == []
 
 
+def test_nonsense_in_a_body_does_not_answer_twice(start: Start) -> None:
+    """What was answered is answered: what comes after it closes the connection, without a second answer."""
+    with connect(start()) as connection:
+        connection.sendall(b"POST /hello HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+        assert greeted(connection)
+        connection.sendall(b"no chunk\r\n")
+        assert rest(connection) == b""
+
+
 def test_an_address_is_taken_at_once_and_given_back(start: Start) -> None:
     """Another server is told who has it; after the first has ended it gets the port."""
     handle = start()
@@ -206,5 +266,19 @@ def test_a_certificate_makes_it_https(tmp_path: Path) -> None:
     try:
         with urllib.request.urlopen(f"https://localhost:{handle.port}/hello", timeout=10, context=context) as answer:
             assert answer.read() == b"hello"
+    finally:
+        handle.stop()
+
+
+def test_a_handshake_that_does_not_come_is_not_waited_for(tmp_path: Path) -> None:
+    """Over TLS too a connection that sends nothing is closed when its time is over."""
+    certificate = Certificate(certificate=tmp_path / "cert.pem", key=tmp_path / "key.pem")
+    make_certificate(certificate.certificate, certificate.key)
+    handle = serve(APPLICATION, "127.0.0.1", 0, certificate=certificate, bounds=Bounds(head=0.3))
+    try:
+        began = time.monotonic()
+        with connect(handle) as connection:
+            assert rest(connection) == b""
+        assert 0.2 < time.monotonic() - began < 5
     finally:
         handle.stop()

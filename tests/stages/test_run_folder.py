@@ -25,7 +25,6 @@ from stages.run_folder import (
     place_specification,
     read_specification,
     sign,
-    write_atomically,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -97,21 +96,6 @@ def test_the_first_specification_counts(place: Callable[..., Path]) -> None:
     assert read_specification(folder) == first
     place_specification(folder, first)
     assert sorted(path.name for path in folder.iterdir()) == ["spec.json"]
-
-
-def test_an_atomic_write_leaves_the_old_content_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A full disk leaves what was there, and nothing beside it."""
-    path = tmp_path / "file"
-    write_atomically(path, b"old")
-
-    def fsync(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    with pytest.raises(OSError, match="No space"):
-        write_atomically(path, b"new")
-    assert [each.name for each in tmp_path.iterdir()] == ["file"]
-    assert path.read_bytes() == b"old"
 
 
 def written(folder: Path, *events: AnyEvent) -> None:

@@ -19,7 +19,7 @@ from daemon.config import Configuration
 from daemon.core.errors import ConfigurationError, RewarmError
 from daemon.core.events import DataArrived
 from daemon.core.state import Pipeline
-from stages.run_folder import write_atomically
+from daemon.files import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable

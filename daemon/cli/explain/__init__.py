@@ -56,7 +56,7 @@ def following(told: Story) -> list[tuple[str, str]]:
     rewarm = program()
     found = [(f"{rewarm} events --run {told.run}", "every record of this run")]
     match told.ending.outcome:
-        case "promoted":
+        case "promoted" if told.promoted is not None and told.promoted.model_version > 1:
             found.append((f"{rewarm} request rollback {told.pipeline}", "make the previous version the champion again"))
         case "rejected":
             accept = f"{rewarm} request accept {told.pipeline} --run {told.run}"

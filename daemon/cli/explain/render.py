@@ -24,9 +24,9 @@ BOUNDS = {
 }
 """An input → the threshold it is held against, and how."""
 WORDS = (
-    "A run goes through the stages ingest, probe, train, evaluate and promote. The champion is the model that is "
-    "live; the trunk behind it is the checkpoint from which the next run goes on; replay mixes old data into the "
-    "new, so that it is not forgotten. #12 is record 12 of the journal."
+    "A run goes through its stages one after the other (4). The champion is the model that is live; the trunk behind "
+    "it is the checkpoint from which the next run goes on; replay mixes old data into the new, so that it is not "
+    "forgotten. #12 is record 12 of the journal."
 )
 KINDS = {
     "base": "the first training",
@@ -74,7 +74,7 @@ def why(seen: Why) -> list[RenderableType]:
 def opinion_rows(opinion: Opinion) -> list[tuple[str, str]]:
     """Return a policy's opinion as rows."""
     if opinion.verdict is None:
-        return [(opinion.policy, "speaks only when something happens to a run")]
+        return [(opinion.policy, "has nothing to say now")]
     rows = [(opinion.policy, f"{opinion.verdict}: {opinion.reason}")]
     rows += [("", line) for line in compared(opinion.inputs, opinion.thresholds)]
     rows += [("", f"asks again at {when(at)} ({key})") for key, at in sorted(opinion.wakes.items())]

@@ -1,6 +1,5 @@
 """Why a pipeline does what it does now: each policy's opinion recomputed, and what keeps its wishes waiting."""
 
-from collections.abc import Mapping
 from datetime import datetime
 
 import msgspec
@@ -20,7 +19,7 @@ from policies.base import BasePolicy
 
 
 class Opinion(msgspec.Struct, frozen=True, kw_only=True):
-    """What a policy would say now; `verdict` None: it speaks only when something happens to a run.
+    """What a policy would say now; `verdict` None: it has nothing to say.
 
     `plan` is the run that would start; `obstacle` what keeps it from starting at once.
     """
@@ -97,11 +96,6 @@ def look(configuration: Configuration, reader: Reader | None, state: State, name
         wishes=status.wishes,
         decisions=tuple(_latest(reader, pipeline)) if reader is not None else (),
     )
-
-
-def due_first(found: Mapping[str, tuple[Opinion, ...]]) -> list[tuple[str, Opinion]]:
-    """Return the opinions that would start something, with their pipelines."""
-    return [(name, opinion) for name, each in found.items() for opinion in each if opinion.due]
 
 
 def _opinion(state: State, pipeline: Pipeline, policy: BasePolicy, question: Record) -> Opinion:

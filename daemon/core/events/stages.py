@@ -70,7 +70,10 @@ class StageInterrupted(StageEvent, frozen=True):
 
 
 class DataIngested(StageEvent, frozen=True):
-    """An arrival was validated, counted exactly and tokenised into shards."""
+    """An arrival was validated, counted exactly and tokenised into shards.
+
+    `estimate` is what it was counted as before; nothing, as completed at the door, once it is withdrawn.
+    """
 
     kind: ClassVar[str] = "data.ingested"
     arrival: Count

@@ -1,5 +1,6 @@
 """The daemon's pages put together: events in, state and runs out, health, metrics, and what all of it promises."""
 
+import asyncio
 from collections.abc import Callable
 
 from starlette.applications import Starlette
@@ -11,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from daemon.door import Door
 from daemon.sources.http import reading
-from daemon.sources.http.answers import answer, broken, unserved
+from daemon.sources.http.answers import answer, broken, later, unserved
 from daemon.sources.http.desk import Desk
 from daemon.sources.http.events import Limits, Receiver
 from daemon.tokens import Tokens
@@ -21,13 +22,17 @@ Count = Callable[[str, int], None]
 """Told of every answer: the route's path, and the status."""
 
 
+def uncounted(_path: str, _status: int) -> None:
+    """Count nothing."""
+
+
 def application(
     desk: Desk,
     door: Door,
     tokens: Tokens,
     *,
     release: str = "",
-    count: Count | None = None,
+    count: Count = uncounted,
     limits: Limits | None = None,
 ) -> Starlette:
     """Return the application; what the desk holds is read anew with every request."""
@@ -46,13 +51,15 @@ def application(
     ]
     made = Starlette(routes=routes, exception_handlers={HTTPException: unserved, Exception: broken})
     made.router.redirect_slashes = False
-    if count is not None:  # around all of it, so that our own mistakes count too
-        made.middleware_stack = Counted(made.build_middleware_stack(), count)
+    made.middleware_stack = Outermost(made.build_middleware_stack(), count)
     return made
 
 
-class Counted:
-    """Counts answers by route and status; a path that is no route counts as `other`."""
+class Outermost:
+    """Around all of it: counts answers, our own mistakes too, and answers what the server gives up.
+
+    Counted is by route and status; a path that is no route counts as `other`.
+    """
 
     def __init__(self, app: ASGIApp, count: Count) -> None:
         self._app = app
@@ -60,11 +67,19 @@ class Counted:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, and count its answer."""
+        begun = False
 
         async def counted(message: Message) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
+                begun = True
                 route = scope.get("route")
                 self._count(route.path if isinstance(route, Route) else "other", message["status"])
             await send(message)
 
-        await self._app(scope, receive, counted)
+        try:
+            await self._app(scope, receive, counted)
+        except asyncio.CancelledError:  # the server stops, and has waited long enough
+            if not begun:
+                stopping = later(503, "not_ready", "The daemon stopped before it had an answer; send it again.")
+                await stopping(scope, receive, counted)

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 
 import msgspec
@@ -26,7 +27,7 @@ IN_THREAD = 64 << 10
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Seconds for a body to come and for the loop to answer; bytes of all bodies that are on their way at once."""
+    """Seconds for a body to come and for the loop to answer; bytes of all bodies that have no answer yet."""
 
     body: float = 10.0
     loop: float = 10.0
@@ -99,22 +100,21 @@ class Receiver:
         read = await self._read(request, modes.largest(mode))
         if isinstance(read, Response):
             return read
-        blank = Letter(
-            text=b"",
-            where=f"http:{holder.name}",
-            source=f"/http/{holder.name}",
-            id=key,
-            by=holder.name if "operate" in holder.scopes else None,
-        )
-        offered = partial(self._offers, mode, headers, read, blank)
         try:
+            blank = Letter(
+                text=b"",
+                where=f"http:{holder.name}",
+                source=f"/http/{holder.name}",
+                id=key,
+                by=holder.name if "operate" in holder.scopes else None,
+            )
+            offered = partial(self._offers, mode, headers, read, blank)
             offers = await run_in_threadpool(offered) if len(read) > IN_THREAD else offered()
+            return _misused(holder, offers) or await self._enter(offers, batch=mode == "batch")
         except modes.TooMany:
             return problem(413, "too_many", f"A batch has at most {modes.MAX_BATCH:,} events: split it.")
-        misused = _misused(holder, offers)
-        if misused is not None:
-            return misused
-        return await self._enter(offers, batch=mode == "batch")
+        finally:
+            self._held -= len(read)
 
     def _unable(self) -> Response | None:
         """Return why no event can be taken now, if so."""
@@ -127,12 +127,16 @@ class Receiver:
         return None
 
     async def _read(self, request: Request, most: int) -> bytes | Response:
-        """Return the body, or why it is not taken; what is too long is not read on."""
+        """Return the body, or why it is not taken; what is too long is not read on.
+
+        A body that is returned counts as held, until whoever asked has taken it off.
+        """
         too_large = problem(413, "too_large", f"The body may have {most:,} bytes; send files by their uri.")
         announced = request.headers.get("content-length", "0")
         if not announced.isdecimal() or int(announced) > most:
             return too_large
         body = bytearray()
+        complete = False
         try:
             async with asyncio.timeout(self._limits.body):
                 async for chunk in request.stream():
@@ -142,14 +146,16 @@ class Receiver:
                         return too_large
                     if self._held > self._limits.held:
                         return later(429, "busy", "Too much is on its way at once; send it again.")
+            complete = True
+            return bytes(body)
         except TimeoutError:
             message = f"The body was not complete after {self._limits.body:g} s."
             return problem(408, "too_slow", message, {"connection": "close"})
         except ClientDisconnect:
             return problem(400, "incomplete", "The body ended early.")
         finally:
-            self._held -= len(body)
-        return bytes(body)
+            if not complete:
+                self._held -= len(body)
 
     def _offers(self, mode: modes.Mode, headers: modes.Headers, body: bytes, blank: Letter) -> tuple[Offer, ...]:
         found = modes.letters(mode, headers, body, blank)
@@ -167,7 +173,7 @@ class Receiver:
                 settled.set_result(answers)
 
         def reply(answers: Sequence[Answer] | None) -> None:
-            if not loop.is_closed():
+            with suppress(RuntimeError):  # the server has ended
                 loop.call_soon_threadsafe(settle, answers)
 
         inbox = self._desk.inbox
@@ -180,7 +186,7 @@ class Receiver:
             message = "The journal has not answered in time. Send it again: what counted already counts once."
             return later(503, "no_answer", message)
         if answers is None:
-            return later(503, "not_ready", "The daemon is stopping and took nothing; send it again.")
+            return later(503, "not_ready", "The daemon took nothing, as when it stops; send it again.")
         outcomes = tuple(_outcome(offer, each) for offer, each in zip(offers, answers, strict=True))
         return _batch(outcomes) if batch else _single(outcomes[0])
 

@@ -4,7 +4,7 @@ import logging
 
 from daemon.config import Configuration
 from daemon.door import Door
-from daemon.sources.http.application import Count, application
+from daemon.sources.http.application import Count, application, uncounted
 from daemon.sources.http.desk import Desk
 from daemon.sources.http.files import check
 from daemon.sources.http.local import announce, withdraw
@@ -19,10 +19,10 @@ class Front:
     Raises AddressTaken, ConfigurationError.
     """
 
-    def __init__(self, configuration: Configuration, desk: Desk, *, release: str, count: Count | None = None) -> None:
+    def __init__(self, configuration: Configuration, desk: Desk, *, release: str, count: Count = uncounted) -> None:
         http = configuration.settings.http
         self._state = configuration.state
-        self._host, self._secure = http.host, http.tls is not None
+        self._secure = http.tls is not None
         self._tokens = check(configuration)
         door = Door(pipelines=dict(configuration.settings.pipelines), roots=configuration.roots)
         made = application(desk, door, self._tokens, release=release, count=count)
@@ -34,7 +34,8 @@ class Front:
     def announce(self) -> None:
         """Let this machine's command line in, from now on."""
         try:
-            announce(self._state, self._tokens, host=self._host, port=self._handle.port, secure=self._secure)
+            handle = self._handle
+            announce(self._state, self._tokens, host=handle.host, port=handle.port, secure=self._secure)
         except OSError as error:
             logger.warning("The command line cannot be told of HTTP; it uses the spool.", extra={"error": str(error)})
 

@@ -11,7 +11,8 @@ import msgspec
 from daemon.tokens import ALL, Holder, Tokens
 
 NAME = "http.json"
-ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - what a server may bind to
+# What a server may bind to, and where it is asked then. `localhost` may also lead to ::1, where it does not listen.
+ASKED = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1", "localhost": "127.0.0.1"}  # noqa: S104 - as said
 
 
 class Local(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,13 +48,13 @@ def find(state: Path) -> Local | None:
     """Return what a daemon left, None when there is nothing that this user can read."""
     try:
         return msgspec.json.decode((state / NAME).read_bytes(), type=Local)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return None
 
 
 def address(host: str, port: int, *, secure: bool) -> str:
     """Return the address under which a server that listens there is reached from its own machine."""
-    host = ANY_ADDRESS.get(host, host)
+    host = ASKED.get(host, host)
     return f"{'https' if secure else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
 
 

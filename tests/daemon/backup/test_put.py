@@ -98,6 +98,40 @@ def test_nothing_is_mixed_or_replaced(disk: "Disk", copy: Path, present: str) ->
     }
 
 
+def test_a_folder_of_another_name_is_not_mixed_either(disk: "Disk", copy: Path) -> None:
+    """A stage of somebody's own may publish elsewhere: what the backup has there is not put among other files."""
+    (copy / "state" / "own").mkdir()
+    (copy / "state" / "own" / "data").write_bytes(b"saved")
+    manifest = json.loads((copy / "backup.json").read_bytes())
+    saved = {"sha256": hashlib.sha256(b"saved").hexdigest(), "bytes": 5}
+    edited(copy, files={**manifest["files"], "state/own/data": saved})
+    (disk.state_folder / "own").mkdir(parents=True)
+    (disk.state_folder / "own" / "other").write_bytes(b"mine")
+    with pytest.raises(JournalError, match="own: already there"):
+        put(copy, disk.journal, disk.state_folder)
+    assert content(disk.state_folder) == {"own/other": b"mine"}
+    (disk.state_folder / "own" / "other").unlink()
+    put(copy, disk.journal, disk.state_folder)
+    assert (disk.state_folder / "own" / "data").read_bytes() == b"saved"
+
+
+@pytest.mark.parametrize(("place", "left"), [("state", True), ("elsewhere", False)])
+def test_a_stage_that_lives_elsewhere_is_not_named(
+    disk: "Disk", take_backup: "Take", tmp_path: Path, place: str, left: bool
+) -> None:
+    """Put beside the original, a copy says nothing of the original's processes: it would have them killed."""
+    (folder,) = disk.state_folder.glob("runs/*/train/1")
+    (folder / "spec.json").write_text(json.dumps({"state": str(disk.state_folder), "run": "p-9"}), encoding="utf-8")
+    (folder / "lock").write_text('{"pid": 7}', encoding="utf-8")
+    take_backup(tmp_path / "copy")
+    if left:
+        shutil.rmtree(disk.folder)
+    put(tmp_path / "copy", disk.folder / place / "journal.db", disk.folder / place)
+    found = disk.folder / place / folder.relative_to(disk.state_folder)
+    assert (found / "spec.json").exists()
+    assert (found / "lock").exists() is left
+
+
 def test_other_files_of_the_state_folder_stay(disk: "Disk", copy: Path) -> None:
     """Logs, cursors and empty folders are in nobody's way."""
     (disk.state_folder / "notify").mkdir(parents=True)
@@ -173,6 +207,16 @@ def test_what_is_not_whole_is_not_restored(disk: "Disk", copy: Path, spoil: Call
         (lambda copy: edited(copy, files={"state/../../etc/x": {}}), "is damaged", JournalError),
         (
             lambda copy: edited(copy, files={"state/../../etc/x": {"sha256": "", "bytes": 0}}),
+            "which has no place in a backup",
+            JournalError,
+        ),
+        (
+            lambda copy: edited(copy, files={"state": {"sha256": "", "bytes": 0}}),
+            "which has no place in a backup",
+            JournalError,
+        ),
+        (
+            lambda copy: edited(copy, files={"/etc/x": {"sha256": "", "bytes": 0}}),
             "which has no place in a backup",
             JournalError,
         ),

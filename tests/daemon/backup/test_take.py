@@ -16,9 +16,10 @@ from daemon.backup.take import take
 from daemon.core.errors import JournalError
 from daemon.core.transition import REDUCER_VERSION
 from daemon.journal.sqlite import open_journal, open_reader, verify
+from tests.daemon.backup.conftest import Disk
 
 if TYPE_CHECKING:
-    from tests.daemon.backup.conftest import Die, Disk, Take
+    from tests.daemon.backup.conftest import Die, Take
 
 BOUNDARIES = ("backup.before_journal", "backup.after_journal", "backup.after_files", "backup.before_rename")
 
@@ -28,7 +29,7 @@ def names(folder: Path) -> set[str]:
     return set(read_manifest(folder).files) - {"journal.db"}
 
 
-def test_a_backup_holds_what_the_state_needs(disk: "Disk", take_backup: "Take", tmp_path: Path) -> None:
+def test_a_backup_holds_what_the_state_needs(disk: Disk, take_backup: "Take", tmp_path: Path) -> None:
     """Both models, their trunks, the shards, the attempt that is going on, curves of ended runs; nothing else."""
     for path in ("models/p/v9", "runs/p-4/train/1", "runs/p-999/train/1", "shards/999"):
         disk.written(path)
@@ -55,14 +56,14 @@ def test_a_backup_holds_what_the_state_needs(disk: "Disk", take_backup: "Take", 
     assert check(tmp_path / "copy") == (manifest, [])
 
 
-def test_outcome_lines_beyond_the_journal_are_left_out(disk: "Disk", take_backup: "Take", tmp_path: Path) -> None:
+def test_outcome_lines_beyond_the_journal_are_left_out(disk: Disk, take_backup: "Take", tmp_path: Path) -> None:
     """What an attempt told after the copy has not happened in it: five lines lie there, two were read."""
     take_backup(tmp_path / "copy")
     (outcome,) = (tmp_path / "copy").rglob("outcome.jsonl")
     assert outcome.read_text(encoding="utf-8") == '{"line": 0}\n{"line": 1}\n'
 
 
-def test_an_attempt_that_never_spoke_is_left_out(disk: "Disk", take_backup: "Take", tmp_path: Path) -> None:
+def test_an_attempt_that_never_spoke_is_left_out(disk: Disk, take_backup: "Take", tmp_path: Path) -> None:
     """It is dispatched anew after a restore, with the paths that hold then."""
     disk.succeed()
     disk.attempt(0, read=0)
@@ -71,7 +72,7 @@ def test_an_attempt_that_never_spoke_is_left_out(disk: "Disk", take_backup: "Tak
     assert not list((tmp_path / "copy").rglob("evaluate"))
 
 
-def test_the_journal_is_copied_as_it_is_at_one_instant(disk: "Disk", take_backup: "Take", tmp_path: Path) -> None:
+def test_the_journal_is_copied_as_it_is_at_one_instant(disk: Disk, take_backup: "Take", tmp_path: Path) -> None:
     """Facts that are recorded while files are copied are not in it; its writer is never refused."""
     writer = disk.store()
     before = disk.state.position
@@ -108,7 +109,7 @@ def test_an_empty_journal_can_be_saved(tmp_path: Path) -> None:
         ("shards/4", "is damaged"),
     ],
 )
-def test_damage_is_found(disk: "Disk", take_backup: "Take", tmp_path: Path, path: str, told: str) -> None:
+def test_damage_is_found(disk: Disk, take_backup: "Take", tmp_path: Path, path: str, told: str) -> None:
     """A file that does not fit its sha256 is no backup; nothing is left of the try."""
     (disk.state_folder / path / "model.safetensors").write_bytes(b"rotten")
     with pytest.raises(JournalError, match=told):
@@ -116,7 +117,7 @@ def test_damage_is_found(disk: "Disk", take_backup: "Take", tmp_path: Path, path
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
-def test_another_model_than_the_recorded_one_is_found(disk: "Disk", take_backup: "Take", tmp_path: Path) -> None:
+def test_another_model_than_the_recorded_one_is_found(disk: Disk, take_backup: "Take", tmp_path: Path) -> None:
     """A champion that is whole, but not the one that the journal names."""
     champion = disk.state_folder / "models" / "p" / "v2"
     manifest = champion / "manifest.json"
@@ -126,14 +127,14 @@ def test_another_model_than_the_recorded_one_is_found(disk: "Disk", take_backup:
 
 
 @pytest.mark.parametrize("path", ["models/p/v2", "models/p/v1", "shards/4"])
-def test_what_is_missing_is_named(disk: "Disk", take_backup: "Take", tmp_path: Path, path: str) -> None:
+def test_what_is_missing_is_named(disk: Disk, take_backup: "Take", tmp_path: Path, path: str) -> None:
     """Without the champion or a shard the copy would be worth nothing."""
     shutil.rmtree(disk.state_folder / path)
     with pytest.raises(JournalError, match=f"{path} is missing"):
         take_backup(tmp_path / "copy")
 
 
-def test_an_outcome_file_that_was_cut_is_named(disk: "Disk", take_backup: "Take", tmp_path: Path) -> None:
+def test_an_outcome_file_that_was_cut_is_named(disk: Disk, take_backup: "Take", tmp_path: Path) -> None:
     """The journal has read more lines than there are."""
     (outcome,) = disk.state_folder.rglob("outcome.jsonl")
     outcome.write_text('{"line": 0}\n{"li', encoding="utf-8")
@@ -142,7 +143,7 @@ def test_an_outcome_file_that_was_cut_is_named(disk: "Disk", take_backup: "Take"
 
 
 def test_checkpoints_that_go_while_they_are_copied(
-    disk: "Disk", take_backup: "Take", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    disk: Disk, take_backup: "Take", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A living stage prunes the older ones: what vanished is left out whole, and the newer one is taken."""
     done: list[Path] = []
@@ -164,14 +165,46 @@ def test_checkpoints_that_go_while_they_are_copied(
     assert check(tmp_path / "copy")[1] == []
 
 
-def test_a_target_that_is_there_is_refused(disk: "Disk", take_backup: "Take", tmp_path: Path) -> None:
+def test_a_checkpoint_that_is_being_removed_is_left_out(
+    disk: Disk, take_backup: "Take", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Listed when its first file had gone already, no copy of it fails; what is left of it is no checkpoint."""
+    (step,) = disk.state_folder.rglob("step-000000100")
+    (step / "model.safetensors").unlink()
+    outcome = next(disk.state_folder.rglob("outcome.jsonl"))
+    (outcome.parent / "log.txt").write_text("x", encoding="utf-8")
+    lstat = Path.lstat
+
+    def gone(path: Path) -> os.stat_result:
+        if path.name == "log.txt":
+            path.unlink(missing_ok=True)
+        return lstat(path)
+
+    monkeypatch.setattr(Path, "lstat", gone)
+    take_backup(tmp_path / "copy")
+    assert {path.name for path in (tmp_path / "copy").rglob("step-*")} == {"step-000000200"}
+    assert check(tmp_path / "copy")[1] == []
+
+
+def test_a_state_folder_below_any_name(tmp_path: Path) -> None:
+    """Also below one called checkpoints: what an attempt has left is saved all the same."""
+    disk = Disk(tmp_path / "checkpoints")
+    disk.arrive(120)
+    disk.until("train")
+    disk.attempt(5, read=2)
+    disk.store().close()
+    take(disk.journal, disk.state_folder, tmp_path / "copy", release="0", now=lambda: datetime.now(UTC))
+    assert len([name for name in names(tmp_path / "copy") if name.endswith("train/1/spec.json")]) == 1
+
+
+def test_a_target_that_is_there_is_refused(disk: Disk, take_backup: "Take", tmp_path: Path) -> None:
     """Also an empty one: nobody's folder is replaced."""
     (tmp_path / "copy").mkdir()
     with pytest.raises(JournalError, match="is there already"):
         take_backup(tmp_path / "copy")
 
 
-def test_a_full_disk_leaves_nothing(disk: "Disk", take_backup: "Take", tmp_path: Path) -> None:
+def test_a_full_disk_leaves_nothing(disk: Disk, take_backup: "Take", tmp_path: Path) -> None:
     """Whatever the system refuses, the message says so and the target is not there."""
 
     def full(name: str) -> None:
@@ -184,7 +217,7 @@ def test_a_full_disk_leaves_nothing(disk: "Disk", take_backup: "Take", tmp_path:
 
 
 @pytest.mark.parametrize("boundary", BOUNDARIES)
-def test_a_killed_backup_is_none(disk: "Disk", take_backup: "Take", die: "Die", tmp_path: Path, boundary: str) -> None:
+def test_a_killed_backup_is_none(disk: Disk, take_backup: "Take", die: "Die", tmp_path: Path, boundary: str) -> None:
     """Killed anywhere: nothing has the backup's name, and the next one clears away what was left."""
     target = tmp_path / "copy"
     assert die("take", disk.journal, disk.state_folder, target, at=boundary) == signal.SIGKILL
@@ -195,7 +228,7 @@ def test_a_killed_backup_is_none(disk: "Disk", take_backup: "Take", die: "Die", 
     assert not list(tmp_path.glob(".copy.*.tmp"))
 
 
-def test_a_living_backup_to_the_same_name_is_left_alone(disk: "Disk", take_backup: "Take", tmp_path: Path) -> None:
+def test_a_living_backup_to_the_same_name_is_left_alone(disk: Disk, take_backup: "Take", tmp_path: Path) -> None:
     """What a backup that still works has written aside is not cleared away; the first to end has the name."""
     target = tmp_path / "copy"
     other = tmp_path / ".copy.0.tmp"

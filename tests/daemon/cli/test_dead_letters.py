@@ -113,6 +113,18 @@ def test_the_open_ones_are_listed(rewarm: "Command", letters: "dict[str, int]") 
     assert listed(rewarm) == list(letters.values())
 
 
+def test_a_narrow_terminal_folds_nothing(
+    rewarm: "Command", letters: "dict[str, int]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However narrow the terminal is, each dead letter is a line: reasons can be read, copied and searched for."""
+    monkeypatch.setenv("COLUMNS", "40")
+
+    lines = rewarm("dead-letters", "list").out.splitlines()
+
+    assert [int(line.split()[0]) for line in lines[1 : 1 + len(letters)]] == list(letters.values())
+    assert any("not_an_operator" in line for line in lines)
+
+
 def test_they_are_chosen_by_reason_pipeline_and_number(rewarm: "Command", letters: "dict[str, int]") -> None:
     """The newest of those that fit; a limit of none is a mistake."""
     assert listed(rewarm, "--reason", "malformed") == [letters["text"], letters["binary"], letters["escape"]]

@@ -5,12 +5,14 @@ import json
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import pytest
 
-from daemon.cli.delivery import Answer, Delivered, await_answer, deliver, envelope, find_answer
-from daemon.core.events import DataArrived, InputRejected
+from daemon.cli.delivery import Answer, CloudEvent, Delivered, await_answer, deliver, envelope, find_answer
+from daemon.cli.post import Target
+from daemon.cli.request import ELSEWHERE, MEANINGS
+from daemon.core.events import DataArrived, InputRejected, OperatorRequested, Verb
 from daemon.door import Door, Letter
 from daemon.journal.base import Cursor
 from daemon.journal.memory import MemoryJournal
@@ -109,6 +111,22 @@ def test_what_the_door_would_refuse_is_not_sent(
     assert not configuration.spools[0].exists() or not spooled(configuration)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--data", f'{{"a": {"[" * 100_000}{"]" * 100_000}}}'],
+        ["--data", '{"a": "\udcff"}'],
+        ["--data", '{"metric": "m", "value": 1}', "--id", "\udcff"],
+        ["--data", '{"metric": "m", "value": 1}', "--source", "\udcff"],
+    ],
+)
+def test_what_is_no_text_is_told(rewarm: "Command", configuration: "Configuration", arguments: list[str]) -> None:
+    """Nested without end, or bytes on the command line that are no UTF-8: a mistake of whoever asks."""
+    code, _, err = rewarm("emit", "drift.detected", "docs-lm", *arguments)
+    assert (code, "Traceback" in err) == (2, False)
+    assert spooled(configuration) == []
+
+
 def test_a_file_outside_the_roots_is_sent_with_a_warning(
     rewarm: "Command", configuration: "Configuration", tmp_path: Path
 ) -> None:
@@ -133,7 +151,7 @@ def test_only_whole_files_appear(configuration: "Configuration", monkeypatch: py
         deliver(configuration, event, 0)
 
     assert [path.name for path in configuration.spools[0].iterdir()] == [Path(sent.file).name]
-    assert Path(sent.file).name.startswith("a_b-")
+    assert "-a_b-" in Path(sent.file).name
 
 
 @pytest.fixture
@@ -217,6 +235,27 @@ def test_wait_says_what_became_of_it(
     assert json.loads(out)["answer"]["outcome"] == "accepted"
 
 
+def test_a_request_says_what_was_decided_on_it(
+    rewarm: "Command", chronicle: "Chronicle", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Accepted is not yet done: what is not possible is told at once, with the reason."""
+    monkeypatch.setattr("daemon.cli.emit.find_target", lambda *_: Target(url="http://here", token="t", given=True))
+
+    def accept(_: Target, event: CloudEvent) -> Answer:
+        request = OperatorRequested(verb=json.loads(bytes(event.data))["verb"], by="ann")
+        record = chronicle.tell(request, source=event.source, id=event.id)
+        return Answer(outcome="accepted", position=record.position)
+
+    monkeypatch.setattr("daemon.cli.emit.post", accept)
+
+    code, out, _ = rewarm("request", "rollback", "docs-lm")
+
+    assert code == 0
+    assert "Accepted at position" in out
+    assert "operator → not_possible: There is no previous champion. Asked by ann." in out
+    assert "→" not in rewarm("request", "pause", "docs-lm").out
+
+
 def test_a_wait_in_vain_is_told(rewarm: "Command", arrival: Path) -> None:
     """Nobody reads the spool: exit code 1, and the file stays for the next daemon."""
     sending = ["emit", "data", "docs-lm", str(arrival), "--domain", "manuals", "--wait", "--timeout", "0"]
@@ -237,9 +276,38 @@ def test_a_request_names_verb_run_and_reason(rewarm: "Command", configuration: "
     assert event["data"] == {"verb": "cancel", "run": "docs-lm-7", "reason": "wrong data"}
 
 
+def test_requests_are_read_in_the_order_in_which_they_were_made(
+    rewarm: "Command", configuration: "Configuration"
+) -> None:
+    """While no daemon runs they wait under names that keep it: the last word stays the last one."""
+    verbs = ["pause", "resume", "retrain", "pause", "resume", "cancel"]
+    for verb in verbs:
+        rewarm("request", verb, "docs-lm")
+
+    files = sorted(configuration.spools[0].iterdir())
+    assert [json.loads(path.read_bytes())["data"]["verb"] for path in files] == verbs
+
+
+def test_what_was_sent_can_be_copied(
+    rewarm: "Command", configuration: "Configuration", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However narrow the terminal is, the path of the file in the spool is one line."""
+    monkeypatch.setenv("COLUMNS", "40")
+
+    out = rewarm("request", "pause", "docs-lm").out
+
+    (path,) = configuration.spools[0].iterdir()
+    assert f"  {path}" in out.splitlines()
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
-    [(["explode", "docs-lm"], "Known: pause, resume"), (["pause", "other"], "Configured: docs-lm")],
+    [
+        (["explode", "docs-lm"], "Known: pause, resume"),
+        (["pause", "other"], "Configured: docs-lm"),
+        (["adopt", "docs-lm"], "'adopt' has a command of its own: rewarm adopt PIPELINE FOLDER."),
+        (["drop", "docs-lm"], "'drop' has a command of its own: rewarm dead-letters drop POSITION."),
+    ],
 )
 def test_an_unknown_verb_or_pipeline_brings_the_known_ones(rewarm: "Command", arguments: list[str], told: str) -> None:
     """A typing error is answered by what there is."""
@@ -247,3 +315,8 @@ def test_an_unknown_verb_or_pipeline_brings_the_known_ones(rewarm: "Command", ar
 
     assert code == 2
     assert told in err
+
+
+def test_every_verb_can_be_asked_for() -> None:
+    """Each verb that a person may use is told of by `request`, or by the name of its own command."""
+    assert sorted([*MEANINGS, *ELSEWHERE]) == sorted(get_args(Verb))

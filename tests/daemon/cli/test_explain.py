@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from daemon.cli.explain import following
 from daemon.cli.explain.render import compared, sparkline
 from daemon.cli.explain.why import look
 from daemon.cli.plan import foresee
@@ -57,6 +58,14 @@ def test_a_story_goes_from_the_arrival_to_the_files(trained: "Chronicle") -> Non
     assert story.promoted is not None
     assert story.promoted.model_version == 2
     assert story.ending.outcome == "promoted"
+
+
+def test_a_rollback_is_offered_where_there_was_a_champion_before(trained: "Chronicle") -> None:
+    """Behind the first version there is none, and the request would be answered as not possible."""
+    assert trained.pipeline.previous is not None
+    first, second = (told(trained, run) for run in (trained.pipeline.previous.run, champion(trained)))
+
+    assert [any("rollback" in command for command, _ in following(each)) for each in (first, second)] == [False, True]
 
 
 def test_a_wish_that_waited_says_how_long_and_for_what(chronicle: "Chronicle") -> None:

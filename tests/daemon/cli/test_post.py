@@ -10,12 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from daemon.cli.delivery import Answer, envelope
+from daemon.cli.health import ask
 from daemon.cli.post import Target, Unanswered, find_target, post
 from daemon.core.errors import RewarmError
 from daemon.journal.lock import release, take
 from daemon.sources.http.local import NAME
+from ops.server import Certificate, serve
+from tests.ops.certificate import make_certificate
 
 if TYPE_CHECKING:
     from daemon.config import Configuration
@@ -112,6 +119,38 @@ def test_a_given_token_asks_at_the_configured_address(configuration: "Configurat
         find_target(configuration, file, {})
     with pytest.raises(RewarmError, match="cannot be read"):
         find_target(configuration, tmp_path / "none", {})
+
+
+def test_a_token_that_no_header_can_carry_is_told(configuration: "Configuration") -> None:
+    """Without showing it, and before anything is sent."""
+    for token in ("two\nlines", "two words", "café"):
+        with pytest.raises(RewarmError, match="printable ASCII") as caught:
+            find_target(configuration, None, {"REWARM_TOKEN": token})
+        assert token not in str(caught.value)
+
+
+def test_only_the_daemons_own_certificate_is_trusted(tmp_path: Path) -> None:
+    """Not another one of the same authority, though the file holds that authority's certificate as well."""
+    authority = make_certificate(tmp_path / "ca.pem", tmp_path / "ca.key")
+    for name in ("ours", "theirs"):
+        make_certificate(tmp_path / f"{name}.pem", tmp_path / f"{name}.key", authority)
+        with (tmp_path / f"{name}.pem").open("ab") as file:
+            file.write((tmp_path / "ca.pem").read_bytes())
+    for name, status in (("ours", 200), ("theirs", None)):
+        certificate = Certificate(certificate=tmp_path / f"{name}.pem", key=tmp_path / f"{name}.key")
+        handle = serve(Starlette(routes=[Route("/livez", live)]), "127.0.0.1", 0, certificate=certificate)
+        try:
+            assert ask(f"https://127.0.0.1:{handle.port}", tmp_path / "ours.pem").status == status
+        finally:
+            handle.stop()
+    (tmp_path / "ours.pem").write_text("nothing", encoding="utf-8")
+    with pytest.raises(RewarmError, match="no certificate"):
+        ask("https://127.0.0.1:1", tmp_path / "ours.pem")
+
+
+async def live(_request: Request) -> Response:
+    """Say so."""
+    return Response(b"ok")
 
 
 def test_an_answer_is_what_became_of_it(stub: type[Stub]) -> None:

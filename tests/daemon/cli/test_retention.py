@@ -53,6 +53,20 @@ def test_versions_in_use_are_not_listed(aged: list[str], rewarm: "Command", tmp_
     assert {each["what"] for each in told["goes"]} == {"checkpoints"}
 
 
+def test_what_waits_for_mlflow_is_counted(aged: list[str], rewarm: "Command", tmp_path: Path) -> None:
+    """No store is there yet: the folders of both runs stay until it has their curves."""
+    file = tmp_path / "rewarm.yaml"
+    given = "retention: {checkpoints: null, runs: P1D}\n"
+    file.write_text(file.read_text(encoding="utf-8") + given, encoding="utf-8")
+    told = json.loads(rewarm("retention", "--json").out)
+    assert (told["goes"], told["waits"]) == ([], 2)
+    assert "2 removals wait until MLflow has recorded so far." in rewarm("retention").out
+    store = '"sqlite:///var/mlflow.db"'
+    file.write_text(file.read_text(encoding="utf-8").replace(store, "null"), encoding="utf-8")
+    told = json.loads(rewarm("retention", "--json").out)
+    assert ([each["run"] for each in told["goes"]], told["waits"]) == (aged, 0)
+
+
 def test_without_a_journal_nothing_goes(rewarm: "Command") -> None:
     """Before the first daemon there is nothing to remove."""
     result = rewarm("retention")

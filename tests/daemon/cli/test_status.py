@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -118,6 +119,23 @@ def test_check_config_shows_policies_with_their_thresholds(rewarm: "Command") ->
     assert "after_tokens 200,000" in out
     assert "max_forgetting 0.02" in out
     assert json.loads(rewarm("check-config", "--json").out)["pipelines"]["docs-lm"]["model"] == "llama nano"
+
+
+def test_check_config_shows_what_else_would_happen(rewarm: "Command") -> None:
+    """Who is told by webhook, whether a second daemon waits, what a drain does, and what is removed when."""
+    with Path("rewarm.yaml").open("a", encoding="utf-8") as file:
+        file.write("\nstandby: {enabled: true, lease: 20}\nretention: {runs: P90D}\n")
+        file.write("notify: [{name: a-team-with-a-long-name, url: 'https://x/secret', on: [run.failed]}]\n")
+
+    out = rewarm("check-config").out
+
+    assert "on_drain leave" in out
+    assert "a second daemon waits; lease 20 s" in out
+    assert "notify a-team-with-a-long-name  run.failed" in out
+    assert "checkpoints P1D, runs P90D, shards for ever" in out
+    assert "secret" not in out
+    told = json.loads(rewarm("check-config", "--json").out)
+    assert (told["standby"], told["notify"]) == (20.0, {"a-team-with-a-long-name": ["run.failed"]})
 
 
 @pytest.mark.parametrize(("status", "code"), [(200, 0), (503, 1)])

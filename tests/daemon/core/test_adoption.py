@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from daemon.core import arrivals
 from daemon.core.adoption import adopt, plan
 from daemon.core.events import (
+    DataRejected,
     DataWithdrawn,
     DecisionMade,
     ModelPromoted,
@@ -20,7 +21,7 @@ from daemon.core.events import (
     RunStarted,
     StageFailed,
 )
-from daemon.core.plans import Amount
+from daemon.core.plans import Amount, Span
 from policies.periodic_retraining import PeriodicRetraining
 from policies.promotion import Promotion
 from policies.rewarm_replay import RewarmReplay
@@ -198,6 +199,25 @@ def test_an_arrival_withdrawn_meanwhile_was_not_seen(idle: "World", parts: "type
     champion = idle.of().champion
     assert champion is not None
     assert (champion.past, idle.of().pending) == ({"prose": parts.amount(40)}, {})
+
+
+def test_an_arrival_that_came_back_after_the_request_was_not_seen(idle: "World", parts: "type[Parts]") -> None:
+    """Refused by a run that failed, retried and withdrawn while the adoption waits: the model keeps its past."""
+    idle.arrive(150)
+    idle.arrive(60)
+    names = {**idle.names(), "arrival": 2, "domain": "prose"}
+    idle.fact(DataRejected(**names, estimate=parts.amount(150), reason="empty", message="It is empty."))
+    idle.fact(StageFailed(**idle.names(), failure="user_error", message="it cannot be"))
+    idle.request("pause")
+    request(idle)
+    amounts = {"prose": parts.amount(150)}
+    idle.request("retry", dead_letter=9, spans=(Span(after=1, upto=2),), amounts=amounts)
+    idle.fact(DataWithdrawn(arrival_source="/s", arrival_id="1", arrival=2, domain="prose", amount=amounts["prose"]))
+    idle.request("resume")
+    idle.finish()
+    champion = idle.of().champion
+    assert champion is not None
+    assert (champion.past, idle.of().pending) == ({"prose": parts.amount(60)}, {})
 
 
 def test_an_adoption_that_waits_can_be_taken_back(idle: "World") -> None:

@@ -3,9 +3,10 @@
 from typing import TYPE_CHECKING, Literal
 
 import pytest
+from msgspec.structs import replace
 
 from daemon.core.arrivals import MAX_READMITTED, spans
-from daemon.core.events import DataIngested, DataRejected, DataWithdrawn
+from daemon.core.events import DataIngested, DataRejected, DataWithdrawn, ModelRejected
 from daemon.core.plans import Amount, Span
 from daemon.core.state import free_arrivals, free_tokens
 
@@ -132,6 +133,24 @@ def test_a_pending_arrival_can_be_withdrawn(world: "World", parts: "type[Parts]"
     withdraw(world, 2, parts.amount(40))
     assert world.of().pending == {"prose": parts.amount(30)}
     assert world.of().waiting == 30
+
+
+def test_waiting_begins_anew_when_nothing_waited(world: "World", parts: "type[Parts]") -> None:
+    """What was withdrawn, or refused by a run that was cancelled, makes nothing older that comes later."""
+    world.arrive(40)
+    withdraw(world, 2, parts.amount(40))
+    world.arrive(50)
+    begun = world.of().waiting_since
+    assert begun == world.of().last_arrival_at
+    world.arrive(50)
+    assert world.run().waiting_since == begun
+    for arrival in (world.of().last_arrival - 1, world.of().last_arrival):
+        refuse(world, arrival, parts.amount(50))
+    world.request("cancel")
+    world.stopped()
+    assert world.of().pending == {}
+    retry(world, world.of().last_arrival, parts.amount(50))
+    assert world.of().waiting_since == world.now
 
 
 def test_a_taken_arrival_can_be_withdrawn(world: "World", parts: "type[Parts]") -> None:
@@ -294,6 +313,30 @@ def test_a_retried_arrival_of_a_failed_run_is_taken_once(world: "World", parts: 
     assert len(spans(world.of(), 40)) == 2
 
 
+def test_what_is_accepted_may_hold_an_arrival_that_was_retried_alone(
+    make_world: "MakeWorld", parts: "type[Parts]"
+) -> None:
+    """An arrival that two runs refused, and that is pending again, keeps no rejected candidate's data from coming."""
+    world = make_world(parts.Starter(), parts.Gate("reject"))
+    world.arrive(50)
+    world.arrive(100)
+    refuse(world, 2, parts.amount(50))
+    world.finish()
+    world.request("pause")
+    retry(world, 2, parts.amount(50))
+    world.arrive(60)
+    world.request("resume")
+    refuse(world, 2, parts.amount(50))
+    retry(world, 2, parts.amount(50))
+    world.finish()
+    rejected = world.all(ModelRejected)[-1]
+    assert rejected.spans[0].upto == 2
+    before = world.of().pending["prose"].tokens
+    world.request("pause")
+    world.request("accept", run=rejected.run, spans=rejected.spans, amounts=rejected.amounts)
+    assert (world.of().pending["prose"].tokens, world.of().ignored) == (before + 60, {})
+
+
 def test_a_retried_arrival_can_be_withdrawn(world: "World", parts: "type[Parts]") -> None:
     """The run that refused it keeps its amounts."""
     world.arrive(50)
@@ -324,15 +367,8 @@ def test_a_withdrawal_says_which_account_it_is_about(
     promoted.arrive(30)
     refuse(promoted, promoted.of().last_arrival, parts.amount(30))
     arrival, tokens = (2, 100) if account == "past" else (promoted.of().last_arrival, 30)
-    gone = DataWithdrawn(
-        arrival_source="/test",
-        arrival_id="1",
-        arrival=arrival,
-        domain="prose",
-        amount=parts.amount(tokens),
-        account=account,
-    )
-    promoted.fact(gone)
+    gone = DataWithdrawn(arrival_source="/test", arrival_id="1", arrival=arrival, domain="prose", account=account)
+    promoted.fact(replace(gone, amount=parts.amount(tokens)))
     champion = promoted.of().champion
     assert champion is not None
     past = {} if account == "past" else {"prose": parts.amount(100)}

@@ -16,18 +16,16 @@ from daemon.core.events import StageInterrupted, StageStarted, StageSucceeded
 from daemon.core.plans import Limits
 from daemon.dispatch import attempts
 from daemon.dispatch.attempts import Exit, bury, look, overdue, read_exit
+from daemon.pids import boot_id, namespace, start_time
 from stages.run_folder import (
     Holder,
     Outcome,
-    boot_id,
     hold,
     kill_session,
     lines,
     myself,
-    pid_namespace,
     place_specification,
     sign,
-    start_time,
 )
 
 Build = Any
@@ -69,7 +67,7 @@ def victim() -> Iterator[subprocess.Popen[bytes]]:
 
 def as_holder(process: subprocess.Popen[bytes]) -> Holder:
     """Return how the process would have signed a lock."""
-    return Holder(pid=process.pid, start_time=start_time(process.pid), boot_id=boot_id(), namespace=pid_namespace())
+    return Holder(pid=process.pid, start_time=start_time(process.pid), boot_id=boot_id(), namespace=namespace())
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:

@@ -186,7 +186,7 @@ def test_the_worker_that_was_started_here_is_let_go(state: Path, started: list[P
 def test_the_fingerprint_follows_the_environment(name: str) -> None:
     """What changes how a stage behaves changes it; the rest does not, and the order of names does not."""
     base = fingerprint({"A": "1", "B": "2"})
-    assert fingerprint({"B": "3", "HOME": "/x"}) == base
+    assert fingerprint({"B": "3", "HOME": "/x", "REWARM_HTTP__PORT": "8421"}) == base
     assert fingerprint({name: "1"}) != base
     assert fingerprint({name: "1"}) != fingerprint({name: "2"})
 

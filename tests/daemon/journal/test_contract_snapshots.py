@@ -1,36 +1,21 @@
 """The contract of every journal, continued: epochs, opening again, snapshots."""
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
 
 from daemon.core.errors import JournalError, JournalFenced
-from daemon.core.events import (
-    Record,
-)
+from daemon.core.events import Record
 from daemon.journal.base import Cursor, Journal, Snapshot
 
 if TYPE_CHECKING:
     from tests.daemon.journal.conftest import Place, Records
-
-NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
-SOURCE = "https://data.example/crawler"
-
-
-class Crash(Exception):
-    """Something unexpected inside a transaction."""
 
 
 def append(journal: Journal, records: list[Record]) -> None:
     """Append in a transaction of its own."""
     with journal.transaction() as transaction:
         transaction.append(records)
-
-
-def positions(records: list[Record]) -> list[int]:
-    """Return the positions of records."""
-    return [record.position for record in records]
 
 
 # --------------------------------------------------------------------------------- epochs, identity, snapshots

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon import pids
 from daemon.core.errors import JournalBusy, JournalFenced
 from daemon.journal import lock
 from daemon.journal.base import Cursor
@@ -46,7 +47,7 @@ def test_the_file_tells_all_by_which_its_holder_is_known(journal: Path, taken: T
     assert who == lock.myself(2.5)
     assert who is not None
     assert (who.host, who.pid, who.lease) == (socket.gethostname(), os.getpid(), 2.5)
-    assert who.start_time == lock.start_time(os.getpid())
+    assert who.start_time == pids.start_time(os.getpid())
     assert who.namespace == str(Path("/proc/self/ns/pid").readlink())
     assert lock.locked_by(lock.lock_path(journal)) == who
 

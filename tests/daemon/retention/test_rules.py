@@ -217,7 +217,7 @@ def test_a_model_that_lies_elsewhere_is_not_touched(story: "Story") -> None:
     history = History()
     grown(story, 4)
     history.read(story.journal)
-    history.versions["p"]["elsewhere/v2"] = Version(number=2, path="elsewhere/v2", run="p-2")
+    history.versions["p"]["elsewhere/v2"] = Version(number=2, path="elsewhere/v2", run="p-2", position=1)
     found = removals(story.state, history, story.now, RetentionSettings(checkpoints=None, models=0))
     assert [removal.paths for removal in found] == [("models/p/v2",)]
 

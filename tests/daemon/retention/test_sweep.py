@@ -45,6 +45,7 @@ class Floor:
         self.state: State | None = None
         self.at: dict[str, Callable[[], None]] = {}
         self.outcome: str | None = None
+        self.recorded: int | None = None
         self._thread = threading.Thread(target=self._answer, daemon=True)
         self._over = threading.Event()
         self._thread.start()
@@ -68,6 +69,7 @@ class Floor:
             folder=self.folder,
             settings=settings,
             current=lambda: self.state or self.story.state,
+            recorded=lambda: self.recorded,
             now=lambda: self.story.now,
             boundary=self._pass,
         )
@@ -209,6 +211,18 @@ def test_what_is_needed_again_is_put_back(floor: Floor, boundary: str) -> None:
     floor.sweeper().sweep()
     assert kinds(floor.events())["shard"] == 1
     assert {path for path in floor.files() if path.startswith("shards/")} == before
+
+
+def test_what_mlflow_has_not_recorded_stays(floor: Floor) -> None:
+    """While it is away no version goes; when it has caught up they do."""
+    floor.recorded = 0
+    floor.sweeper().sweep()
+    assert kinds(floor.events()) == {"run": 0, "checkpoints": 5, "shard": 1, "model": 0}
+    assert (floor.folder / "models/p/v2").is_dir()
+    floor.recorded = floor.story.state.position
+    floor.sweeper().sweep()
+    assert kinds(floor.events())["model"] == 3
+    assert not (floor.folder / "models/p/v2").exists()
 
 
 def test_it_runs_until_it_is_stopped(floor: Floor) -> None:

@@ -73,6 +73,17 @@ def test_who_leads_from_the_start_is_told_that_the_address_is_taken() -> None:
     assert served.told == ["announce", "withdraw"]
 
 
+def test_a_new_leader_leads_though_nothing_can_be_served_yet() -> None:
+    """A token's file that was lost while it stood by does not end it: it says so, and listens once it is there."""
+    served = Served()
+    presence = Presence(maker(served, [ConfigurationError("no file")]))
+    presence.open_when_free()
+    presence.announce()
+    assert served.announced.wait(10)
+    presence.close()
+    assert (served.told, presence.trouble) == (["announce", "withdraw", "stop"], "")
+
+
 def test_without_http_there_is_nothing_to_open() -> None:
     """Nothing is tried, nothing is missed."""
     presence = Presence(None)

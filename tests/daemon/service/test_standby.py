@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from daemon import pids
 from daemon.core.errors import JournalBusy, JournalCorrupt, JournalFull
 from daemon.journal import lock
 from daemon.journal.lock import Holder, Sign
@@ -150,6 +151,17 @@ def test_a_full_disk_makes_it_wait(scene: Scene) -> None:
     assert "no room" in scene.standby.told
 
 
+def test_it_need_not_be_shown_to_lead(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where its own file cannot be made, it stands by unseen, and takes the journal when that is free."""
+
+    def full(*_: object, **__: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "open", full)
+    scene.taken = lambda now: "ours" if now >= 5 else scene.busy(now)
+    assert scene.standby.run() == "ours"
+
+
 def test_a_damaged_journal_ends_it(scene: Scene) -> None:
     """No waiting mends that."""
 
@@ -202,7 +214,7 @@ def victim() -> Iterator[subprocess.Popen[bytes]]:
 
 def holder(process: "subprocess.Popen[bytes]") -> Holder:
     """Return a process as a lock's file names it."""
-    return msgspec.structs.replace(ME, pid=process.pid, start_time=lock.start_time(process.pid))
+    return msgspec.structs.replace(ME, pid=process.pid, start_time=pids.start_time(process.pid))
 
 
 def test_a_stopped_process_is_killed(victim: "subprocess.Popen[bytes]") -> None:

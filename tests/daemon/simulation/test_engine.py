@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
@@ -17,8 +17,7 @@ from daemon.core.events import (
     StageStarted,
 )
 from daemon.simulation.costs import Duration, Normal, Share
-from daemon.simulation.histories import Fact, Storm
-from daemon.simulation.report import HOUR
+from daemon.simulation.histories import HOUR, Fact, Storm
 from policies.periodic_retraining import PeriodicRetraining
 from policies.promotion import Promotion
 from policies.rewarm_replay import RewarmReplay
@@ -175,6 +174,32 @@ def test_what_is_withdrawn_is_in_no_run(make: "Maker") -> None:
     assert course.told("run.started") == []
     assert course.state.pipelines["p"].waiting == 60
     assert (course.engine.books["p"].withdrawn, len(course.engine.books["p"].waiting())) == (1, 1)
+
+
+@pytest.mark.parametrize(("later", "past"), [(50, 120), (500, 60)])
+@pytest.mark.parametrize("account", [None, "set_aside", "past"])
+def test_what_is_withdrawn_is_taken_from_where_it_lies_here(
+    make: "Maker", later: int, past: int, account: Literal["past", "set_aside"] | None
+) -> None:
+    """Wherever the journal had it: pending before the run, and of the champion's past after it."""
+    first, *others = make.arrivals([0, 100, 101])
+    withdrawal = DataWithdrawn(arrival_source="a", arrival_id="b", arrival=4711, domain="prose", account=account)
+    at = make.zero + timedelta(seconds=later)
+    facts = [Fact(first.at, "p", first.event, 4711), Fact(at, "p", withdrawal), *others]
+    course = make.course((SMALL, GATE), make.history(facts, 1000))
+    champion = course.state.pipelines["p"].champion
+    assert champion is not None
+    assert champion.past["prose"].tokens == past
+    assert course.state.pipelines["p"].set_aside == {}
+    assert course.state.pipelines["p"].ignored == {}
+
+
+def test_a_held_candidate_gives_way_to_the_next(make: "Maker") -> None:
+    """One candidate can be held: what the next one supersedes is held no more, and its data is set aside."""
+    policies = (SMALL, Promotion(approval="always"))
+    course = make.course(policies, make.history(make.arrivals([0, 1, 500, 501, 900, 901]), 2000))
+    assert [run.outcome for run in course.tally.account("p").runs.values()] == ["promoted", "superseded", "held"]
+    assert course.engine.books["p"].set_aside == 2
 
 
 def test_refused_candidates_set_their_arrivals_aside(make: "Maker") -> None:

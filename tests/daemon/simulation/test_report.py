@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
+from daemon.simulation.costs import Share
 from daemon.simulation.histories import synthetic
 from daemon.simulation.plot import draw
 from daemon.simulation.report import PolicySet, Simulated, quantile, simulate
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from daemon.core.decisions import Policies
     from daemon.simulation.costs import Costs
     from tests.daemon.simulation.conftest import Maker
+
+SMALL = RewarmReplay(after_tokens=100, replay=0.0)
 
 
 def simulated(make: "Maker", after_tokens: int = 100, name: str = "in force") -> Simulated:
@@ -78,18 +81,50 @@ def test_the_change_is_told_between_two_reports(make: "Maker") -> None:
     assert "  arrivals set aside" not in told, "a row of noughts says nothing"
 
 
+def test_where_nothing_came_that_is_told(make: "Maker") -> None:
+    """That nothing arrived and nothing ran is no row of noughts to be left out; headings of such rows are."""
+    policies: Policies = {"p": (SMALL,)}
+    chosen = PolicySet(name="x", changed=make.changed(policies), policies=policies)
+    done = simulate(chosen, make.history([], 1000), make.exact, seed=1)
+    assert [(row.label, row.cells) for row in rows([done.report.pipelines["p"]], [1.0])] == [
+        ("arrivals", ("0",)),
+        ("runs", ("0",)),
+    ]
+    assert len(draw([done], make.history([], 1000), seed=1, form="svg")) > 5000
+
+
+def test_every_arrival_is_in_a_row(make: "Maker") -> None:
+    """What ingest rejected is told beside what waits, is set aside or got into a champion."""
+    policies: Policies = {"p": (SMALL,)}
+    chosen = PolicySet(name="x", changed=make.changed(policies), policies=policies)
+    costs = make.costs(rejected=Share(share=1.0))
+    done = simulate(chosen, make.history(make.arrivals([0, 100]), 1000), costs, seed=1)
+    told = {row.label: row.cells for row in rows([done.report.pipelines["p"]], [1.0])}
+    assert told["  arrivals that ingest rejected"] == ("2",)
+
+
 def test_costs_say_where_they_are_known_from(defaults: "Costs", make: "Maker") -> None:
-    """A default is called one; what was learned says from how many observations."""
-    assert {known for _, _, known in cost_rows(defaults)} == {"default"}
+    """A default is called one, of any stage; what was learned says from how many observations."""
+    unlearned = cost_rows(defaults, ["train", "lint"])
+    assert {known for _, _, known in unlearned} == {"default"}
+    assert unlearned[:2] == [("train", "1 s + 73 s / M tokens  ± 5 %", "default"), ("lint", "10 s", "default")]
     learned = make.costs(
         attempts={"train": 7, "probe": 2},
-        failures={"train": {"worker_lost": 0.25}},
+        failures={"train": {"worker_lost": 0.25}, "probe": {}},
         durations={"train": msgspec.structs.replace(defaults.duration("train"), seen=7)},
     )
-    told = {name: (words, known) for name, words, known in cost_rows(learned)}
-    assert told["train"] == ("1 s + 73 s / M tokens  ± 5.0 %", "7 attempts")
+    told = {name: (words, known) for name, words, known in cost_rows(learned, ["train", "probe", "lint"])}
+    assert told["train"] == ("1 s + 73 s / M tokens  ± 5 %", "7 attempts")
     assert told["train fails"] == ("25.0 % worker_lost", "7 attempts")
     assert told["no other stage fails"] == ("", "2 attempts")
+    assert told["lint fails"] == ("never", "default")
+    few = make.costs(
+        durations={"train": msgspec.structs.replace(defaults.duration("train"), seen=2)},
+        shift=msgspec.structs.replace(defaults.shift, seen=1),
+    )
+    told = {name: (words, known) for name, words, known in cost_rows(few, ["train"])}
+    assert told["train"][1] == "2 attempts, ± default", "two tell no deviation"
+    assert told["shift"][1] == "1 probe, ± default"
 
 
 def test_numbers_have_units_that_fit() -> None:
@@ -110,16 +145,15 @@ def test_what_suppressed_a_decision_is_counted_without_names() -> None:
     assert hindrance("run p-12 is not alive") == "its run was not there for it"
 
 
-@pytest.mark.parametrize("form", ["png", "svg"])
-def test_the_picture_is_the_same_again(make: "Maker", form: str) -> None:
-    """Of one report and of two: a picture of its form, the same bytes twice."""
+@pytest.mark.parametrize(("form", "begins"), [("png", b"\x89PNG"), ("svg", b"<?xml")], ids=["png", "svg"])
+def test_the_picture_is_the_same_again(make: "Maker", form: str, begins: bytes) -> None:
+    """Of two reports: a picture of its form, the same bytes twice."""
     history = make.history(make.arrivals([0, 100, 300, 500]), 1000)
-    one, two = simulated(make), simulated(make, 200, "other")
-    for shown in ([one], [one, two]):
-        picture = draw(shown, history, seed=1, form=form)
-        assert picture == draw(shown, history, seed=1, form=form)
-        assert picture.startswith(b"\x89PNG" if form == "png" else b"<?xml")
-        assert len(picture) > 5000
+    both = [simulated(make), simulated(make, 200, "other")]
+    picture = draw(both, history, seed=1, form=form)
+    assert picture == draw(both, history, seed=1, form=form)
+    assert picture.startswith(begins)
+    assert len(picture) > 5000
 
 
 SCRIPT = """

@@ -92,7 +92,11 @@ def test_secrets_in_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "why"), [(b"", "is empty"), (b"\n \n", "is empty"), (b"whsec_!!", "no base64"), (b"\xff", "no text")]
+    ("content", "why"),
+    [
+        *((b"", "is empty"), (b"\n \n", "is empty"), (b"whsec_\n", "nothing after it")),
+        *((b"whsec_!!", "no base64"), (b"\xff", "no text")),
+    ],
 )
 def test_secrets_that_cannot_be_used(tmp_path: Path, content: bytes, why: str) -> None:
     """The message names the file and never the content."""

@@ -218,6 +218,43 @@ def test_a_cursor_that_cannot_be_kept(bench: "Bench", receiver: "Receiver", monk
     assert told(receiver) == [2, 3]
 
 
+def test_a_new_target_whose_cursor_could_not_be_kept_at_first(
+    bench: "Bench", receiver: "Receiver", closed_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is kept with the next step: a restart after that loses nothing of what came since it began."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("ops.notify.notifier.write_cursor", full)
+        notifier = bench.notifier(url=f"http://127.0.0.1:{closed_port}/")
+        bench.held()
+        notifier.step()
+    assert notifier.step() is not None
+    bench.held()
+    notifier.step()
+    drain(bench.notifier())
+    assert told(receiver) == [2, 3]
+
+
+def test_a_stop_is_not_missed(bench: "Bench", monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked to end at the very moment when it looks whether it was woken, it ends."""
+    notifier = bench.notifier()
+    clear = threading.Event.clear
+
+    def stopped(event: threading.Event) -> None:
+        if event is notifier._woken:  # noqa: SLF001 - that very moment
+            notifier.stop()
+        clear(event)
+
+    monkeypatch.setattr(threading.Event, "clear", stopped)
+    thread = threading.Thread(target=notifier.run, daemon=True)
+    thread.start()
+    thread.join(5)
+    assert not thread.is_alive()
+
+
 def test_what_is_not_asked_for_moves_the_cursor_now_and_then(bench: "Bench") -> None:
     """A target that is told of little does not make the next daemon read everything again."""
     notifier = bench.notifier()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ops.notify.message import DeliveryError
-from ops.notify.post import Answer, post, resolve
+from ops.notify.post import Answer, Resolver, post, resolve
 
 if TYPE_CHECKING:
     from http.server import BaseHTTPRequestHandler
@@ -166,6 +166,50 @@ def test_a_resolver_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert time.monotonic() - began < SOON + 1.0
 
 
+def test_a_resolver_that_hangs_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often it is tried, one thread waits; what it hears at last is for whoever waits then, and no longer."""
+    over, asked = threading.Event(), []
+
+    def slow(*given: object, **_: object) -> list[object]:
+        asked.append(given)
+        over.wait(20)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    found = Resolver()
+    before = set(threading.enumerate())
+    for _ in range(5):
+        with pytest.raises(TimeoutError):
+            found("http://slow.example/", 0.01)
+    with pytest.raises(TimeoutError):
+        found("https://slow.example/", 0.01)
+    waiting = set(threading.enumerate()) - before
+    assert (len(asked), len(waiting)) == (2, 2)
+    over.set()
+    for thread in waiting:
+        thread.join(5)
+    assert found("http://slow.example/", 5.0) == []
+    assert len(asked) == 3
+
+
+def test_an_address_that_says_nothing_leaves_time_for_the_next(
+    receiver: "Receiver", closed_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name whose first address is dead (the sixth version, where nothing is routed) is reached by its second."""
+    rows = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)) for port in (closed_port, receiver.port)]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: rows)
+
+    class Dead(socket.socket):
+        def connect(self, address: tuple[str, int]) -> None:  # type: ignore[override]
+            if address[1] == closed_port:
+                threading.Event().wait(self.gettimeout())
+                raise TimeoutError("timed out")
+            super().connect(address)
+
+    monkeypatch.setattr(socket, "socket", Dead)
+    assert send("http://twofold.example/", 1.0).status == 204
+
+
 def test_an_address_of_the_sixth_version(receiver: "Receiver", monkeypatch: pytest.MonkeyPatch) -> None:
     """An address in brackets is sent as the host, and its colons name no port."""
     rows = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", receiver.port))]
@@ -177,8 +221,9 @@ def test_an_address_of_the_sixth_version(receiver: "Receiver", monkeypatch: pyte
 
 
 def test_addresses_are_tried_in_turn(receiver: "Receiver", closed_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second address of a name serves where the first refuses."""
-    rows = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)) for port in (closed_port, receiver.port)]
+    """The next address of a name serves where one refuses, or is of a family that this system does not have."""
+    places = [(99, receiver.port), (int(socket.AF_INET), closed_port), (int(socket.AF_INET), receiver.port)]
+    rows = [(family, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)) for family, port in places]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: rows)
     assert send("http://hooks.example/").status == 204
-    assert len(resolve("http://hooks.example/", 1.0)) == 2
+    assert len(resolve("http://hooks.example/", 1.0)) == 3

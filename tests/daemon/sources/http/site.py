@@ -34,7 +34,9 @@ BATCH = {"content-type": "application/cloudevents-batch+json"}
 class Site:
     """A loop in a thread (`start`), its journal, and a client of the application; anonymous unless `tokens`."""
 
-    def __init__(self, folder: Path, tokens: Tokens | None = None, inbox: Inbox | None = None) -> None:
+    def __init__(
+        self, folder: Path, tokens: Tokens | None = None, inbox: Inbox | None = None, limits: Limits | None = None
+    ) -> None:
         self.file = folder / "a.jsonl"
         self.file.write_text('{"text": "some words"}\n', encoding="utf-8")
         self.journal = MemoryJournal()
@@ -70,7 +72,7 @@ class Site:
             self.tokens,
             release="1.2.3",
             count=lambda path, status: self.counted.append((path, status)),
-            limits=Limits(body=0.3, loop=5.0),
+            limits=limits or Limits(body=0.3, loop=5.0),
         )
         self.client = TestClient(self.application, base_url=URL)
         self._thread: threading.Thread | None = None

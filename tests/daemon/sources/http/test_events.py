@@ -1,18 +1,33 @@
 """`POST /events`: every form, every answer, and what of it is recorded."""
 
+import asyncio
 import json
+import select
+import socket
 import threading
-from collections.abc import Iterator
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from starlette.types import Message
 
 from daemon.core.events import InputRejected, OperatorRequested
-from daemon.door import MAX_BYTES
-from daemon.sources.http.modes import MAX_BATCH, MAX_BATCH_BYTES
+from daemon.door import MAX_BYTES, Letter
+from daemon.sources.http.events import Limits
+from daemon.sources.http.modes import MAX_BATCH, MAX_BATCH_BYTES, TooMany, letters
 from daemon.sources.queue import Inbox
 from ops.health import Status
+from ops.server import serve
 from tests.daemon.sources.http.site import BATCH, PLAIN, STRUCTURED, Site, event
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
 
 
 def rejected(site: Site) -> list[InputRejected]:
@@ -182,6 +197,105 @@ def test_what_is_too_large_is_not_read(site: Site) -> None:
     assert answer.status_code == 413
     assert site.post([{}] * (MAX_BATCH + 1), BATCH)[1]["error"] == "too_many"
     assert site.records() == []
+
+
+def test_a_batch_of_too_many_is_not_taken_apart(site: Site) -> None:
+    """Two million numbers in a body that is short enough cost no more memory than as many bytes."""
+    body = b"[" + b"0," * (1 << 21) + b"0]"
+    blank = Letter(text=b"", where="http:ci", source="/http/ci")
+    tracemalloc.start()
+    try:
+        with pytest.raises(TooMany):
+            letters("batch", (), body, blank)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+    assert site.post(body, BATCH)[1]["error"] == "too_many"
+    assert site.post([event(f"{number}") for number in range(MAX_BATCH)], BATCH)[0] == 202
+
+
+def test_bodies_that_wait_for_their_answer_count_as_under_way(tmp_path: Path) -> None:
+    """While the loop has not answered, their memory is in use: the next one is asked to come again."""
+    site = Site(tmp_path, limits=Limits(held=1000))
+    answers: list[tuple[int, object]] = []
+    waiting = threading.Thread(target=lambda: answers.append(site.post(event("1", pad="x" * 600))))
+    waiting.start()
+    while not site.inbox.depth():
+        waiting.join(0.01)
+    assert site.post(event("2", pad="x" * 600))[1]["error"] == "busy"
+    site.start()
+    waiting.join(10)
+    assert answers[0][0] == 202
+    assert site.post(event("2", pad="x" * 600))[0] == 202
+    site.stop()
+
+
+def test_an_answer_repeats_what_was_sent_in_part(site: Site) -> None:
+    """The sentence of an answer is bounded as the record's is, also for the same once more."""
+    kind = "x" * 500_000
+    for _ in range(2):
+        status, told = site.post(event(type=kind))
+        assert (status, told["error"]) == (400, "unknown_kind")
+        assert told["message"] == rejected(site)[0].message
+        assert len(told["message"]) == 4000
+
+
+def test_who_is_not_answered_in_time_may_send_again(tmp_path: Path) -> None:
+    """503 while the journal does not answer; what was given to it all the same counts, once."""
+    site = Site(tmp_path, limits=Limits(loop=0.1))
+    status, told = site.post(event())
+    assert (status, told["error"]) == (503, "no_answer")
+    site.start()
+    until(lambda: site.records() != [])
+    assert site.post(event())[1]["outcome"] == "duplicate"
+    assert site.kinds() == ["drift.detected"]
+    site.stop()
+
+
+def test_half_a_body_is_not_waited_for(site: Site) -> None:
+    """408 when its time is over, however it drips; a sender that goes away leaves nothing behind."""
+    handle = serve(site.application, "127.0.0.1", 0)
+    head = b"POST /events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 999\r\n\r\n{"
+    try:
+        with socket.create_connection(("127.0.0.1", handle.port), timeout=10) as connection:
+            connection.sendall(head)
+            while not select.select([connection], [], [], 0.02)[0]:
+                connection.sendall(b" ")
+            assert connection.recv(1 << 16).startswith(b"HTTP/1.1 408 ")
+        with socket.create_connection(("127.0.0.1", handle.port), timeout=10) as connection:
+            connection.sendall(head)
+        until(lambda: ("/events", 400) in site.counted)
+    finally:
+        handle.stop()
+    assert site.records() == []
+
+
+def test_a_request_that_is_given_up_is_answered(site: Site) -> None:
+    """A server that stops gives up on half a body: 503, and not as if the daemon had made a mistake."""
+
+    async def given_up() -> list[Message]:
+        sent: list[Message] = []
+        reading = asyncio.Event()
+
+        async def receive() -> Message:
+            reading.set()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+        scope = {"type": "http", "method": "POST", "path": "/events", "headers": headers, "query_string": b""}
+        task = asyncio.create_task(site.application(scope, receive, send))
+        await asyncio.wait_for(reading.wait(), 10)
+        task.cancel()
+        await task
+        return sent
+
+    start, body = asyncio.run(given_up())
+    assert (start["status"], json.loads(body["body"])["error"]) == (503, "not_ready")
+    assert site.counted == [("/events", 503)]
 
 
 def test_one_event_of_a_batch_may_be_too_large_alone(site: Site) -> None:

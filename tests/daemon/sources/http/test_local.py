@@ -46,8 +46,8 @@ def test_another_daemons_file_is_left_alone(tmp_path: Path) -> None:
 
 def test_what_is_no_such_file_is_nothing(tmp_path: Path) -> None:
     """Half a file, or another's, is as good as none."""
-    for content in ("", '{"url": ', "[]", '{"url": 1}'):
-        (tmp_path / NAME).write_text(content, encoding="utf-8")
+    for content in (b"", b'{"url": ', b"[]", b'{"url": 1}', b'{"url": "\xff"}'):
+        (tmp_path / NAME).write_bytes(content)
         assert find(tmp_path) is None
 
 
@@ -55,6 +55,7 @@ def test_what_is_no_such_file_is_nothing(tmp_path: Path) -> None:
     ("host", "secure", "expected"),
     [
         ("127.0.0.1", False, "http://127.0.0.1:1"),
+        ("localhost", False, "http://127.0.0.1:1"),
         ("::", False, "http://[::1]:1"),
         ("::1", True, "https://[::1]:1"),
         ("rewarm.example", True, "https://rewarm.example:1"),
@@ -94,6 +95,17 @@ def test_open_to_others_without_a_token_is_warned_of(tmp_path: Path, caplog: pyt
     front.withdraw()
     front.stop()
     assert "No token is configured" in caplog.text
+
+
+def test_the_command_line_is_told_where_the_daemon_listens(tmp_path: Path) -> None:
+    """A name may lead to several addresses; at another than the daemon's own a stranger could wait for the token."""
+    site = Site(tmp_path)
+    front = Front(configuration(tmp_path, "http: {host: localhost, port: 0}"), site.desk, release="1")
+    front.announce()
+    local = find(tmp_path / "state")
+    front.stop()
+    assert local is not None
+    assert local.url.startswith("http://127.0.0.1:")
 
 
 def test_a_state_folder_that_cannot_be_written_costs_the_short_way_alone(
