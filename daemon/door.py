@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import unquote, urlsplit
 
 import msgspec
@@ -17,6 +17,8 @@ from daemon.core.events import EVENTS, AnyEvent, DataArrived, DataWithdrawn, Ope
 from daemon.journal.base import Cursor, digest
 
 MAX_BYTES = 1 << 20
+MAX_NAME = 1024
+"""Characters of an id or a source: both lie in the journal's index for ever."""
 SPECVERSION = "1.0"
 OWN_SOURCES = "/rewarm/"
 REJECTED_SOURCE = "/rewarm/door"
@@ -26,13 +28,16 @@ TYPE = re.compile(r"^(?:io\.rewarm\.)?(?P<kind>[a-z_]+\.[a-z_]+)(?:\.v(?P<versio
 OUTSIDE_KINDS = sorted(kind for kind, cls in EVENTS.items() if cls.origin in {"outside", "operator"})
 
 
+Name = Annotated[str, msgspec.Meta(max_length=MAX_NAME)]
+
+
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     """A CloudEvents 1.0 envelope in structured mode; without `specversion` plain JSON of the same shape."""
 
     type: str
     specversion: str | None = None
-    id: str | None = None
-    source: str | None = None
+    id: Name | None = None
+    source: Name | None = None
     subject: str | None = None
     time: str | None = None
     data: msgspec.Raw = msgspec.Raw(b"{}")

@@ -12,7 +12,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from daemon.core.events import EVENTS
-from daemon.door import OUTSIDE_KINDS, OWN_SOURCES
+from daemon.door import MAX_NAME, OUTSIDE_KINDS, OWN_SOURCES
 
 Schema = dict[str, object]
 """A JSON Schema, or a part of one: whatever JSON can say."""
@@ -65,7 +65,7 @@ def configuration_schema() -> Schema:
 def _envelope(kind: str, template: str) -> Schema:
     cls = EVENTS[kind]
     outside = kind in OUTSIDE_KINDS
-    text: Schema = {"type": "string", "minLength": 1}
+    text: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_NAME}
     source: Schema = {**text, "not": {"pattern": f"^{OWN_SOURCES}"}} if outside else text
     # A request about a dead letter needs no pipeline, and what the daemon tells of itself has none.
     required = ["specversion", "id", "source", "type", "data"]

@@ -102,6 +102,7 @@ REFUSED: dict[str, tuple[object, str, str]] = {
     "another version": ({**VALID, "specversion": "0.3", "data": ARRIVED}, "wrong_envelope", "'0.3'"),
     "type is a number": ({**VALID, "type": 1}, "wrong_envelope", "$.type"),
     "id is a number": ({**VALID, "id": 7, "data": ARRIVED}, "wrong_envelope", "$.id"),
+    "id too long": ({**VALID, "id": "7" * 1025, "data": ARRIVED}, "wrong_envelope", "$.id"),
     "unknown kind": ({**VALID, "type": "data.vanished"}, "unknown_kind", "data.arrived"),
     "foreign type": ({**VALID, "type": "com.github.push"}, "unknown_kind", "com.github.push"),
     "empty type": ({**VALID, "type": ""}, "unknown_kind", ""),
