@@ -16,15 +16,13 @@ from pathlib import Path
 from daemon import logs
 from daemon.completion import completer
 from daemon.config import Configuration
-from daemon.core.encoding import encode
 from daemon.core.errors import JournalError, JournalFenced
 from daemon.core.events import AnyEvent, DaemonStarted, DaemonStopped, Record, SourceDegraded, SourceRecovered
 from daemon.core.state import State, dump
 from daemon.core.transition import REDUCER_VERSION
 from daemon.dispatch.dispatcher import AGAIN_SECONDS, FRESH_AGAIN_SECONDS, Dispatcher
 from daemon.dispatch.launcher import Launcher
-from daemon.door import Door, Input, Offer
-from daemon.journal.base import digest
+from daemon.door import Door, Input, own
 from daemon.journal.sqlite import SqliteJournal, nothing, open_journal
 from daemon.journal.sqlite_reader import open_reader
 from daemon.loop import OWN_SOURCE, Loop
@@ -304,8 +302,7 @@ class Daemon:
         """Turn a source's trouble, or its end, into a fact."""
         event: AnyEvent = SourceRecovered(name=name) if reason is None else SourceDegraded(name=name, reason=reason)
         identity = f"{event.kind}:{name}:{self._journal.epoch}.{time.time_ns()}"
-        offer = Offer(source=OWN_SOURCE, id=identity, where=name, digest=digest(encode(event)), event=event)
-        self._inbox.put(Input(offers=(offer,)))
+        self._inbox.put(Input(offers=(own(event, source=OWN_SOURCE, id=identity, where=name),)))
 
     def _status(self) -> Status:
         self._metrics.queue(self._inbox.depth())

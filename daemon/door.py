@@ -191,6 +191,11 @@ class Door(msgspec.Struct, frozen=True, kw_only=True):
                 return event
 
 
+def own(event: AnyEvent, *, source: str, id: str, where: str, pipeline: str | None = None) -> Offer:  # noqa: A002 - as CloudEvents
+    """Return the offer of a fact that the daemon itself tells."""
+    return Offer(source=source, id=id, where=where, digest=digest(encode(event)), event=event, pipeline=pipeline)
+
+
 def _is_global(event: AnyEvent) -> bool:
     """Return whether an event may concern no pipeline: a dead letter need not have one."""
     return isinstance(event, OperatorRequested) and event.verb in {"retry", "drop"} and event.dead_letter is not None

@@ -9,14 +9,13 @@ from datetime import datetime
 import msgspec
 
 from daemon.core.decisions import Policies
-from daemon.core.encoding import encode
 from daemon.core.errors import JournalFull, StaleCursor
 from daemon.core.events import AnyEvent, Record
 from daemon.core.state import State, dump, fingerprint
 from daemon.core.transition import REDUCER_VERSION
-from daemon.door import REFUSED, Answer, Input, Letter, Offer
-from daemon.journal.base import Cursor, Journal, digest
-from daemon.sources import clock, schedule
+from daemon.door import REFUSED, Answer, Input, Letter, Offer, own
+from daemon.journal.base import Cursor, Journal
+from daemon.sources import clock
 from daemon.sources.queue import Inbox
 from daemon.work import Completion, Work
 
@@ -90,8 +89,9 @@ class Loop:
             if self._stop.is_set():
                 _turn_away(batch)
                 break
-            now = self._now()
-            batch += [ticks for due in (clock.due, schedule.due) if (ticks := due(self.state, now)) is not None]
+            ticks = clock.due(self.state, self._now())
+            if ticks is not None:
+                batch.append(ticks)
             if batch:
                 self.handle(batch)
             self._snapshot()
@@ -114,19 +114,12 @@ class Loop:
 
     def tell(self, *events: AnyEvent) -> None:
         """Record facts of the daemon itself; raises what the journal raises."""
-        offers = []
-        for number, event in enumerate(events):
-            identity = f"{self._journal.epoch}.{self._journal.head() + 1 + number}"
-            offers.append(
-                Offer(
-                    source=OWN_SOURCE,
-                    id=f"{event.kind}:{identity}",
-                    where="daemon",
-                    digest=digest(encode(event)),
-                    event=event,
-                )
-            )
-        self.record([Input(offers=tuple(offers))])
+        next_one = self._journal.head() + 1
+        offers = tuple(
+            own(event, source=OWN_SOURCE, id=f"{event.kind}:{self._journal.epoch}.{position}", where="daemon")
+            for position, event in enumerate(events, next_one)
+        )
+        self.record([Input(offers=offers)])
 
     def record(self, batch: Sequence[Input]) -> None:
         """Commit a batch and tell the observers; raises what the journal raises."""
@@ -235,8 +228,8 @@ class Loop:
 
     def _patience(self) -> float:
         """Return how long to wait for input: until the next wake-up or tick is due, at most a few seconds."""
-        soonest = [at for at in (clock.next_due(self.state), schedule.next_due(self.state)) if at is not None]
-        until_due = min((at - self._now()).total_seconds() for at in soonest) if soonest else self._longest_wait
+        due = clock.next_due(self.state)
+        until_due = self._longest_wait if due is None else (due - self._now()).total_seconds()
         return min(self._longest_wait, max(0.0, until_due))
 
 

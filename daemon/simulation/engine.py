@@ -35,7 +35,7 @@ from daemon.simulation.book import Book
 from daemon.simulation.costs import Costs
 from daemon.simulation.histories import Fact, History, seeded
 from daemon.simulation.tally import Tally
-from daemon.sources import clock, schedule
+from daemon.sources import clock
 
 HISTORY: Final = "/simulated/history"
 STAGES: Final = "/simulated/stages"
@@ -128,10 +128,10 @@ class Engine:
                 self._tell(now, name, OperatorRequested(verb="approve", run=run, by=APPROVER), HISTORY)
                 self._look()
                 return
-        for due in (clock.due(self.state, now), schedule.due(self.state, now)):
-            for offer in due.offers if due is not None else ():
-                if offer.event is not None:
-                    self._tell(now, offer.pipeline, offer.event, offer.source)
+        due = clock.due(self.state, now)
+        for offer in due.offers if due is not None else ():
+            if offer.event is not None:
+                self._tell(now, offer.pipeline, offer.event, offer.source)
         self._look()
 
     def _from_stage(self, now: datetime, name: str, attempt: Attempt) -> None:
@@ -199,8 +199,9 @@ class Engine:
                 attempt.stop(run.stop, now)
             if self._approve_after is not None:
                 self._await(name, pipeline, now + self._approve_after)
-        due = [at for at in (clock.next_due(self.state), schedule.next_due(self.state)) if at is not None]
-        self._due = min((*due, *(at for at, _ in self._approvals.values())), default=None)
+        self._due = clock.next_due(self.state)
+        for at, _ in self._approvals.values():
+            self._due = at if self._due is None else min(self._due, at)
         self._soonest()
 
     def _begin(self, name: str, pipeline: Pipeline, run: Run, order: Order, now: datetime) -> Attempt:

@@ -9,14 +9,12 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from daemon.core.encoding import encode
 from daemon.core.events import ScheduleFired, ScheduleSettings
 from daemon.core.state import Pipeline, State
 from daemon.cron import cron, next_tick
-from daemon.door import Input, Offer
-from daemon.journal.base import digest
-from daemon.sources.clock import SOURCE
+from daemon.door import Offer, own
 
+SOURCE = "/rewarm/clock"
 MOST = 100
 
 
@@ -31,11 +29,6 @@ class Timetable(msgspec.Struct, frozen=True, kw_only=True):
     due: int
 
 
-def next_due(state: State) -> datetime | None:
-    """Return when the earliest schedule ticks next."""
-    return min((at for _, _, at in upcoming(state)), default=None)
-
-
 def upcoming(state: State) -> Iterator[tuple[str, str, datetime]]:
     """Yield pipeline, policy and next tick of each schedule; from memory, however often it is asked."""
     for pipeline, policy, schedule, after in _schedules(state):
@@ -43,15 +36,14 @@ def upcoming(state: State) -> Iterator[tuple[str, str, datetime]]:
             yield pipeline, policy, at
 
 
-def due(state: State, now: datetime) -> Input | None:
-    """Return the ticks that are due at `now`, earliest first, as one input."""
+def due(state: State, now: datetime) -> tuple[Offer, ...]:
+    """Return the ticks that are due at `now`, earliest first."""
     ticks = sorted(
         (at, pipeline, policy, schedule)
         for pipeline, policy, schedule, after in _schedules(state)
         for at in _due(schedule, after, now)
     )
-    offers = tuple(_offer(pipeline, policy, schedule, at) for at, pipeline, policy, schedule in ticks)
-    return Input(offers=offers) if offers else None
+    return tuple(_offer(pipeline, policy, schedule, at) for at, pipeline, policy, schedule in ticks)
 
 
 def timetables(state: State, pipeline: str, now: datetime) -> tuple[Timetable, ...]:
@@ -110,11 +102,5 @@ def _offer(pipeline: str, policy: str, schedule: ScheduleSettings, at: datetime)
         cron=schedule.cron,
         timezone=schedule.timezone,
     )
-    return Offer(
-        source=SOURCE,
-        id=f"tick:{pipeline}/{policy}:{schedule.specification}:{at.astimezone(UTC).isoformat()}",
-        where="schedule",
-        digest=digest(encode(event)),
-        event=event,
-        pipeline=pipeline,
-    )
+    identity = f"tick:{pipeline}/{policy}:{schedule.specification}:{at.astimezone(UTC).isoformat()}"
+    return own(event, source=SOURCE, id=identity, where="schedule", pipeline=pipeline)

@@ -44,7 +44,7 @@ from daemon.core.plans import Amount, Checkpoint
 from daemon.core.state import Order, Pipeline, Run, State
 from daemon.core.transition import REDUCER_VERSION, evolve
 from daemon.door import Offer
-from daemon.sources import clock, schedule
+from daemon.sources import clock
 from stages.base import Names
 
 VERSION: Final = 2
@@ -305,8 +305,8 @@ class History:
 
 def _offers(state: State, now: datetime) -> Iterable[Offer]:
     """Return the wake-ups and the ticks that are due."""
-    due = (clock.due(state, now), schedule.due(state, now))
-    return [offer for each in due if each is not None for offer in each.offers]
+    due = clock.due(state, now)
+    return due.offers if due is not None else ()
 
 
 def _stopped(state: State, name: str) -> bool:

@@ -39,7 +39,7 @@ from daemon.core.events import (
 from daemon.core.plans import Checkpoint
 from daemon.core.state import Order, Pipeline, Run, State
 from daemon.core.transition import REDUCER_VERSION, evolve
-from daemon.sources import clock, schedule
+from daemon.sources import clock
 from stages.base import Names
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class Tape:
     def wait(self, span: timedelta) -> None:
         """Let time pass, and every wake-up and tick fire when it is due."""
         end = self.now + span
-        while (at := self._next_due()) is not None and at <= end:
+        while (at := clock.next_due(self.state)) is not None and at <= end:
             self.now = max(self.now, at)
             self.catch_up()
         self.now = max(self.now, end)
@@ -129,15 +129,10 @@ class Tape:
 
     def catch_up(self) -> None:
         """Tell what is due now."""
-        for due in (clock.due, schedule.due):
-            ticks = due(self.state, self.now)
-            for offer in ticks.offers if ticks is not None else ():
-                if offer.event is not None:
-                    self.tell(offer.event, offer.pipeline, source=offer.source, identity=offer.id)
-
-    def _next_due(self) -> datetime | None:
-        soonest = [at for at in (clock.next_due(self.state), schedule.next_due(self.state)) if at is not None]
-        return min(soonest, default=None)
+        due = clock.due(self.state, self.now)
+        for offer in due.offers if due is not None else ():
+            if offer.event is not None:
+                self.tell(offer.event, offer.pipeline, source=offer.source, identity=offer.id)
 
     # ------------------------------------------------------------------------------------ the world
 

@@ -15,7 +15,7 @@ from daemon.core.events import (
 from daemon.core.state import State, dump
 from daemon.core.transition import evolve
 from daemon.journal.memory import MemoryStore
-from daemon.sources import schedule
+from daemon.sources import clock, schedule
 from policies.periodic_retraining import PeriodicRetraining
 from tests.daemon.sources.schedule_world import (
     LABEL,
@@ -58,11 +58,11 @@ def test_a_tick_is_a_fact_of_its_schedule(world: World) -> None:
 
 def test_the_next_tick_is_told_beforehand(world: World) -> None:
     """The loop waits until the earliest next tick of all schedules; a pipeline without one has none."""
-    assert schedule.next_due(State()) is None
+    assert clock.next_due(State()) is None
     policies = {**every(), "q": PeriodicRetraining(cron="30 10 * * *"), "r": PeriodicRetraining(after_increments=1)}
     world.live(times("10:00"), policies)
     assert list(schedule.upcoming(world.state)) == [("p", LABEL, at("11:00")), ("q", LABEL, at("10:30"))]
-    assert schedule.next_due(world.state) == at("10:30")
+    assert clock.next_due(world.state) == at("10:30")
 
 
 def test_ticks_of_one_instant_all_fire(world: World) -> None:
