@@ -2,7 +2,6 @@
 
 import logging
 import os
-import random
 import shutil
 import socket
 import sys
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from daemon import logs
 from daemon.completion import completer
-from daemon.config import Configuration
+from daemon.config import Configuration, topics_of
 from daemon.core.errors import JournalError, JournalFenced
 from daemon.core.events import AnyEvent, DaemonStarted, DaemonStopped, Record, SourceDegraded, SourceRecovered
 from daemon.core.state import State, dump
@@ -30,15 +29,15 @@ from daemon.recorder import Recorder
 from daemon.restore import restore
 from daemon.retention.sweep import Sweeper, recorded_upto
 from daemon.service.drain import Checkpoints, join
+from daemon.service.edges import Edges
 from daemon.service.process import Boundary, Process
 from daemon.service.signals import Asked
 from daemon.service.standby import Heartbeat
+from daemon.sources.group import Sources
 from daemon.sources.queue import Inbox
-from daemon.sources.spool import Spool
 from ops.comparison import behind
+from ops.followers import Followers
 from ops.health import Status
-from ops.notify.group import Notifiers
-from ops.notify.notifier import Notifier
 
 LONGEST_WAIT = 5.0
 JOIN_SECONDS = 10.0
@@ -91,7 +90,7 @@ class Daemon:
         self._duplicates = 0
         self._metrics = process.metrics
         self._inbox = Inbox()
-        door = Door(pipelines=dict(settings.pipelines), roots=configuration.roots)
+        door = Door(pipelines=dict(settings.pipelines), roots=configuration.roots, topics=topics_of(configuration))
         warm = settings.executor.warm_workers > 0
         self._launcher = Launcher(configuration.state, warm=warm)
         self._dispatcher = Dispatcher(
@@ -104,31 +103,19 @@ class Daemon:
             boundary=boundary,
             again=AGAIN_SECONDS if warm else FRESH_AGAIN_SECONDS,
         )
-        self._spools = [
-            Spool(
-                folder,
-                door=door,
-                inbox=self._inbox,
-                cursor=open_reader(configuration.journal).cursor,
-                report=self._report,
-                boundary=boundary,
-            )
-            for folder in configuration.spools
-        ]
-        heartbeat = Heartbeat(journal.beat, settings.standby.lease)
-        self._notifiers = Notifiers(
-            [
-                Notifier(
-                    each.target,
-                    reader=open_reader(configuration.journal),
-                    state=configuration.state,
-                    random=random.random,
-                    tell=self._metrics.delivery,
-                    boundary=boundary,
-                )
-                for each in configuration.notify
-            ]
+        edges = Edges(
+            configuration=configuration,
+            door=door,
+            inbox=self._inbox,
+            report=self._report,
+            topics=lambda: self._loop.state.topics,
+            delivered=self._metrics.delivery,
+            boundary=boundary,
         )
+        self._kafka = edges.kafka()
+        self._sources = Sources([*edges.spools(), *self._kafka])
+        self._followers = Followers(edges.followers())
+        heartbeat = Heartbeat(journal.beat, settings.standby.lease)
         self._sweeper = Sweeper(
             reader=open_reader(configuration.journal),
             inbox=self._inbox,
@@ -147,7 +134,7 @@ class Daemon:
             inbox=self._inbox,
             receive=door.receive,
             complete=completer(door, journal),
-            observers=(self._metrics.observe, self._dispatcher.observe, self._notifiers.observe, self._committed),
+            observers=(self._metrics.observe, self._dispatcher.observe, self._followers.observe, self._committed),
             now=lambda: datetime.now(UTC),
             forget=self._forget,
             housekeeping=self._housekeeping,
@@ -174,13 +161,11 @@ class Daemon:
             return 0
         self._tell_start()
         threads = [threading.Thread(target=self._dispatcher.run, name="dispatch", daemon=True)]
-        for spool in self._spools:
-            spool.prepare()
-            threads.append(threading.Thread(target=spool.run, name="spool", daemon=True))
         threads.append(threading.Thread(target=self._sweeper.run, name="retention", daemon=True))
-        self._notifiers.start()
+        self._followers.start()
         for thread in threads:
             thread.start()
+        threads += self._sources.start()
         if self._recorder is not None:
             self._recorder.keep()
         desk.inbox, desk.reader = self._inbox, open_reader(self._configuration.journal)
@@ -230,8 +215,7 @@ class Daemon:
     def _drain(self, threads: Sequence[threading.Thread]) -> None:
         """Stop in order: sources, then stages if they are to, then the loop's last words."""
         self._process.presence.withdraw()
-        for spool in self._spools:
-            spool.stop()
+        self._sources.stop()
         self._dispatcher.stop()
         self._sweeper.stop()
         self._loop.turn_away()  # the inbox is closed: who waits need not wait for the threads as well
@@ -243,7 +227,7 @@ class Daemon:
             self._loop.snapshot()
         except JournalError as error:
             logger.warning("The drain could not be recorded; nothing is lost by that.", extra={"error": str(error)})
-        stops = [self._notifiers.stop, self._process.presence.close]
+        stops = [self._followers.stop, self._process.presence.close]
         stops += [self._recorder.stop] if self._recorder is not None else []
         ending = [threading.Thread(target=stop, name="end", daemon=True) for stop in stops]
         for thread in ending:
@@ -274,22 +258,20 @@ class Daemon:
         self._loop.stop()
 
     def _committed(self, records: Sequence[Record], state: State) -> None:
-        for spool in self._spools:
-            spool.committed()
+        self._sources.committed(records)
         self._metrics.append_seconds(self._loop.append_seconds)
         self._metrics.duplicates(self._loop.duplicates - self._duplicates)
         self._duplicates = self._loop.duplicates
 
     def _forget(self) -> None:
         self._dispatcher.forget()
-        for spool in self._spools:
-            spool.forget()
+        self._sources.forget()
 
     def _housekeeping(self) -> None:
         """Between transactions: see that the recorder runs, and how far it and the snapshots are."""
         self._metrics.snapshot(self._loop.snapshot_position)
-        for target, missing in self._notifiers.behind().items():
-            self._metrics.behind(f"notify:{target}", missing)
+        for follower, missing in self._followers.behind().items():
+            self._metrics.behind(follower, missing)
         if self._recorder is None or time.monotonic() - self._behind_at < BEHIND_SECONDS:
             return
         self._behind_at = time.monotonic()

@@ -42,6 +42,8 @@ def completer(door: Door, reader: Reader) -> Complete:
                 return door.complete(event, domains, most)
             case OperatorRequested(verb="drop") | OperatorRequested(verb="retry", dead_letter=int()):
                 return dead_letters.settle(reader, event, offer.pipeline, pipeline)
+            case OperatorRequested(verb="align"):
+                return _aligned(door, event)
             case _ if offer.pipeline is None:
                 return event
             case DataIngested() | DataRejected():
@@ -58,6 +60,21 @@ def completer(door: Door, reader: Reader) -> Complete:
                 return event
 
     return complete
+
+
+def _aligned(door: Door, event: OperatorRequested) -> OperatorRequested:
+    """Refuse positions that are nobody's."""
+    if not event.positions:
+        raise InputError("missing_positions", "align needs the positions to be set: rewarm align --set TOPIC=OFFSET.")
+    places = [(at.cluster, at.topic_id or at.topic, at.partition) for at in event.positions]
+    if len(set(places)) < len(places):
+        raise InputError("position_twice", "A partition has one position: name each of them once.")
+    for at in event.positions:
+        if at.topic not in door.topics.get(at.source, ()):
+            known = ", ".join(f"{name}/{topic}" for name, topics in door.topics.items() for topic in sorted(topics))
+            message = f"No source {at.source!r} with a topic {at.topic!r} is configured; known: {known or 'none'}."
+            raise InputError("unknown_topic", message)
+    return event
 
 
 def _withdrawal(

@@ -14,10 +14,12 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_settings import SettingsError
 
+from daemon.broker.access import Access
 from daemon.core.errors import ConfigurationError
 from daemon.core.events import ConfigurationChanged, PipelineSettings, PolicySettings
 from daemon.core.plans import ModelSettings
-from daemon.settings import PREFIX, NotifySettings, Settings, TlsSettings, TokenSettings
+from daemon.settings import PREFIX, NotifySettings, Settings, SpoolSettings, TlsSettings, TokenSettings
+from daemon.settings.kafka import KafkaSettings
 
 BOOL = "tag:yaml.org,2002:bool"
 SEARCHED = (Path("rewarm.yaml"), Path("/etc/rewarm/rewarm.yaml"))
@@ -49,6 +51,13 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_implicit_resolver(BOOL, re.compile(r"(?i:true|false)$"), list("tTfF"))
 
 
+class Kafka(msgspec.Struct, frozen=True, kw_only=True):
+    """A Kafka source, and how its cluster is reached."""
+
+    settings: KafkaSettings
+    access: Access
+
+
 class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     """Settings with every path made absolute, and the file that they come from."""
 
@@ -59,6 +68,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     state: Path
     roots: tuple[Path, ...]
     spools: tuple[Path, ...]
+    kafka: tuple[Kafka, ...]
     tls: TlsSettings | None
     tokens: tuple[TokenSettings, ...]
     notify: tuple[NotifySettings, ...]
@@ -87,6 +97,11 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
         slots = self.settings.executor.slots
         content = msgspec.json.encode({"slots": slots, "pipelines": pipelines}, order="deterministic")
         return ConfigurationChanged(hash=hashlib.sha256(content).hexdigest(), slots=slots, pipelines=pipelines)
+
+
+def topics_of(configuration: Configuration) -> dict[str, frozenset[str]]:
+    """Return the topics that each Kafka source reads, by its name."""
+    return {each.settings.name: frozenset(topic.name for topic in each.settings.topics) for each in configuration.kafka}
 
 
 def find(path: Path | None, environment: Mapping[str, str] = os.environ) -> Path | None:
@@ -137,7 +152,12 @@ def _absolute(settings: Settings, file: Path | None, base: Path) -> Configuratio
         tracking_uri=uri,
         state=base / settings.state,
         roots=tuple(base / root for root in settings.roots),
-        spools=tuple(base / source.path for source in settings.sources),
+        spools=tuple(base / source.path for source in settings.sources if isinstance(source, SpoolSettings)),
+        kafka=tuple(
+            Kafka(settings=source, access=source.access(base))
+            for source in settings.sources
+            if isinstance(source, KafkaSettings)
+        ),
         tls=None
         if settings.http.tls is None
         else TlsSettings(certificate=base / settings.http.tls.certificate, key=base / settings.http.tls.key),

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from daemon.core.encoding import decode, encode
 from daemon.core.errors import EventError, InputError
-from daemon.core.events import EVENTS, AnyEvent, DataArrived, DataWithdrawn, OperatorRequested
+from daemon.core.events import EVENTS, AnyEvent, Carrier, DataArrived, DataWithdrawn, OperatorRequested
 from daemon.journal.base import Cursor, digest
 
 MAX_BYTES = 1 << 20
@@ -54,6 +54,7 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     id: str | None = None
     by: str | None = None
+    carrier: Carrier | None = None
 
 
 class Offer(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,10 +94,11 @@ class Input(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Door(msgspec.Struct, frozen=True, kw_only=True):
-    """Parses and checks what comes from outside; knows the configured pipelines and roots."""
+    """Parses and checks what comes from outside; knows the configured pipelines, roots and topics of each source."""
 
     pipelines: Mapping[str, object]
     roots: tuple[Path, ...]
+    topics: Mapping[str, Collection[str]] = {}
 
     def receive(self, letter: Letter) -> Offer:
         """Return the offer that a received text makes; never raises for bad input."""
@@ -197,8 +199,10 @@ def own(event: AnyEvent, *, source: str, id: str, where: str, pipeline: str | No
 
 
 def _is_global(event: AnyEvent) -> bool:
-    """Return whether an event may concern no pipeline: a dead letter need not have one."""
-    return isinstance(event, OperatorRequested) and event.verb in {"retry", "drop"} and event.dead_letter is not None
+    """Return whether an event may concern no pipeline: a dead letter need not have one, a partition has none."""
+    if not isinstance(event, OperatorRequested):
+        return False
+    return event.verb == "align" or (event.verb in {"retry", "drop"} and event.dead_letter is not None)
 
 
 def refuse(letter: Letter, error: InputError) -> Offer:

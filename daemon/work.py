@@ -7,13 +7,14 @@ from datetime import datetime, timedelta
 from msgspec.structs import replace
 
 from daemon import dead_letters
+from daemon.broker.positions import cursor_name, source_of
 from daemon.core.arbitration import react
 from daemon.core.decisions import Policies
 from daemon.core.errors import InputError
-from daemon.core.events import AnyEvent, DataWithdrawn, InputRejected, OperatorRequested, Record
+from daemon.core.events import AnyEvent, DataWithdrawn, InputRejected, OperatorRequested, PositionSet, Record
 from daemon.core.state import State
 from daemon.core.transition import evolve
-from daemon.door import REJECTED_SOURCE, Answer, Letter, Offer, refuse
+from daemon.door import REJECTED_SOURCE, Answer, Letter, Offer, own, refuse
 from daemon.journal.base import Cursor, Found, Transaction
 
 MAX_AHEAD = timedelta(days=1)
@@ -79,6 +80,8 @@ class Work:
         self._seen[pair] = Found(position=position, digest=offer.digest)
         if isinstance(event, OperatorRequested) and event.dead_letter is not None:
             self._settle(event, event.dead_letter, position)
+        if isinstance(event, OperatorRequested) and event.verb == "align":
+            self._align(event, position)
         return Answer(outcome="accepted", position=position)
 
     def _check_time(self, offer: Offer) -> None:
@@ -100,6 +103,17 @@ class Work:
         if self._pending:
             self._transaction.append(self._pending, self._digests)
             self._pending, self._digests = [], []
+
+    def _align(self, request: OperatorRequested, position: int) -> None:
+        """Carry out a recorded alignment: every cursor that it names is set, and told of."""
+        self.flush()
+        for number, at in enumerate(request.positions):
+            name = cursor_name(at)
+            before = self._transaction.cursor(name)
+            self._transaction.move(Cursor(name=name, expected=before, next=at.offset))
+            event = PositionSet(position=at, before=before, why="aligned", by=request.by)
+            identity = f"aligned:{position}:{number}"
+            self._add(own(event, source=source_of(at.source), id=identity, where=name), event, position)
 
     def _settle(self, request: OperatorRequested, dead_letter: int, position: int) -> None:
         """Carry out a recorded retry or drop: it is settled for ever, and a retried input goes through the door."""
@@ -151,6 +165,7 @@ class Work:
             cause=cause,
             time=offer.time,
             text=offer.text,
+            carrier=offer.letter.carrier if offer.letter else None,
         )
         state = evolve(self.state, record)
         self.state, decided = react(state, record, self._policies)

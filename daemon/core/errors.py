@@ -12,6 +12,7 @@ RewarmError
 │   ├── StaleCursor         an input cursor moved meanwhile
 │   └── DuplicateRecord     (source, id) is already recorded
 ├── EventError              a stored or received event does not fit its class
+├── BrokerError             a Kafka cluster cannot be reached, or does not do what was asked
 ├── StageError              a stage cannot go on; carries the failure class
 └── WorkerError             the worker process cannot be reached or started
 """
@@ -86,6 +87,10 @@ class DuplicateRecord(JournalError):
 
 class EventError(RewarmError):
     """An event's JSON does not fit the class of its kind and version."""
+
+
+class BrokerError(RewarmError):
+    """A Kafka cluster cannot be reached or used; the message names it, says why and holds no secret."""
 
 
 class StageError(RewarmError):

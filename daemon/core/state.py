@@ -201,6 +201,18 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
     ignored: dict[str, int] = {}
 
 
+class Topic(msgspec.Struct, frozen=True, kw_only=True):
+    """Which topic it is that a source reads: a name alone may come to mean another one."""
+
+    cluster: str
+    topic_id: str
+
+
+def topic_key(source: str, topic: str) -> str:
+    """Return the name under which a source's topic stands in the state."""
+    return f"{source}/{topic}"
+
+
 class State(msgspec.Struct, frozen=True, kw_only=True):
     """Everything: the fold of all records up to `position`."""
 
@@ -213,6 +225,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     pipelines: dict[str, Pipeline] = {}
     dead_letters: int = 0
     degraded: dict[str, str] = {}
+    topics: dict[str, Topic] = {}
 
 
 def free_tokens(pipeline: Pipeline) -> int:

@@ -43,6 +43,7 @@ from daemon.core.events import (
     OperatorRequested,
     PipelineSettings,
     PlanFixed,
+    PositionSet,
     ProbeMeasured,
     Record,
     RunCancelled,
@@ -63,11 +64,11 @@ from daemon.core.events import (
     TimerFired,
 )
 from daemon.core.plans import subtract
-from daemon.core.state import Pipeline, Run, Scheduled, State, Verdict, Wish, timer_key
+from daemon.core.state import Pipeline, Run, Scheduled, State, Topic, Verdict, Wish, timer_key, topic_key
 
 NEVER: Final = datetime.min.replace(tzinfo=UTC)
 ABOUT_DEAD_LETTERS: Final = (InputRejected, OperatorRequested)
-REDUCER_VERSION: Final = 2
+REDUCER_VERSION: Final = 3
 """Changes whenever `evolve` folds a record, or `react` answers it, differently; older snapshots are rebuilt."""
 
 
@@ -95,7 +96,8 @@ def _fold_global(state: State, record: Record) -> State:
         case InputRejected() | OperatorRequested():
             return replace(state, dead_letters=_dead_letters(state, record.event))
         case DaemonStarted():
-            return replace(state, epoch=record.event.epoch, started_at=record.recorded_at)
+            # What does not work is told anew by whoever finds that it still does not.
+            return replace(state, epoch=record.event.epoch, started_at=record.recorded_at, degraded={})
         case ConfigurationChanged():
             return _configured(state, record, record.event)
         case SourceDegraded():
@@ -103,6 +105,9 @@ def _fold_global(state: State, record: Record) -> State:
         case SourceRecovered():
             rest = {name: why for name, why in state.degraded.items() if name != record.event.name}
             return replace(state, degraded=rest)
+        case PositionSet(position=at):
+            topic = Topic(cluster=at.cluster, topic_id=at.topic_id)
+            return replace(state, topics={**state.topics, topic_key(at.source, at.topic): topic})
         case _:
             return state
 
@@ -172,7 +177,14 @@ def _fold(pipeline: Pipeline, record: Record) -> Pipeline | str:  # noqa: C901, 
             | FilesExpired()
         ):
             return pipeline
-        case DaemonStarted() | DaemonStopped() | ConfigurationChanged() | SourceDegraded() | SourceRecovered():
+        case (
+            DaemonStarted()
+            | DaemonStopped()
+            | ConfigurationChanged()
+            | SourceDegraded()
+            | SourceRecovered()
+            | PositionSet()
+        ):
             return "names_a_pipeline"
         case _:
             assert_never(record.event)

@@ -9,12 +9,13 @@ import hashlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
 from daemon.core.errors import InputError, JournalError
+from daemon.core.events import Record
 from daemon.door import REFUSED, Door, Input, Letter, Offer, refuse
 from daemon.journal.base import Cursor
 from daemon.sources.queue import BATCH, Inbox
@@ -39,6 +40,7 @@ class Spool:
         boundary: Callable[[str], None],
         poll: float = 5.0,
     ) -> None:
+        self.name = "spool"
         self._folder = folder
         self._door = door
         self._inbox = inbox
@@ -150,7 +152,7 @@ class Spool:
     def _offer(self, letter: "Letter | Offer") -> Offer:
         return letter if isinstance(letter, Offer) else self._door.receive(letter)
 
-    def committed(self) -> None:
+    def committed(self, records: Sequence[Record]) -> None:
         """Look again: the journal has moved on, and files may be ready to be moved out."""
         if self._sent:
             self._watch.wake()

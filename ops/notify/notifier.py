@@ -71,6 +71,11 @@ class Notifier:
         self._stop = threading.Event()
 
     @property
+    def label(self) -> str:
+        """What metrics call it."""
+        return f"notify:{self.name}"
+
+    @property
     def behind(self) -> int:
         """How many records lie before the target: 0 when it has been told of all that it is to be told of."""
         return max(0, self._head - self._position) if self._journal is not None else 0

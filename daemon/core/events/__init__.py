@@ -12,6 +12,7 @@ import msgspec
 from daemon.core.commands import AnyCommand
 from daemon.core.events.base import (
     Artefact,
+    Carrier,
     CatchUp,
     Comparison,
     Event,
@@ -20,6 +21,7 @@ from daemon.core.events.base import (
     Origin,
     PipelineSettings,
     PolicySettings,
+    Position,
     Scalar,
     ScheduleSettings,
 )
@@ -33,6 +35,7 @@ from daemon.core.events.inside import (
     ModelRejected,
     ModelRolledBack,
     PlanFixed,
+    PositionSet,
     RunCancelled,
     RunFailed,
     RunHeld,
@@ -77,6 +80,7 @@ __all__ = [
     "TERMINAL",
     "AnyEvent",
     "Artefact",
+    "Carrier",
     "CatchUp",
     "CheckpointSaved",
     "Comparison",
@@ -107,6 +111,8 @@ __all__ = [
     "PipelineSettings",
     "PlanFixed",
     "PolicySettings",
+    "Position",
+    "PositionSet",
     "ProbeMeasured",
     "Record",
     "Reported",
@@ -148,6 +154,7 @@ AnyEvent = (
     | ConfigurationChanged
     | SourceDegraded
     | SourceRecovered
+    | PositionSet
     | InputRejected
     | FilesExpired
     | DecisionMade
@@ -190,6 +197,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     cause: int | None = None
     time: datetime | None = None
     text: bytes | None = None
+    carrier: Carrier | None = None
 
 
 def run_of(told: AnyEvent | AnyCommand) -> str | None:

@@ -52,6 +52,35 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     difference: Loss | None = None
 
 
+class Carrier(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the way of an event said beside the event itself; kept with its record, read by no policy.
+
+    `timestamp` is in milliseconds since 1970. `value` is what came, where the record's text was composed of it;
+    `traceparent` as in https://www.w3.org/TR/trace-context/.
+    """
+
+    source: str = ""
+    topic: str = ""
+    partition: int | None = None
+    offset: int | None = None
+    timestamp: int | None = None
+    key: bytes | None = None
+    headers: tuple[tuple[str, bytes | None], ...] = ()
+    value: bytes | None = None
+    traceparent: str = ""
+
+
+class Position(msgspec.Struct, frozen=True, kw_only=True):
+    """A place in a partition of a topic, both by their ids: `offset` is the next to be read."""
+
+    source: Text
+    cluster: Text
+    topic: Text
+    topic_id: Text
+    partition: Count
+    offset: Count
+
+
 CatchUp = Literal["skip", "last", "all"]
 """What becomes of ticks that no daemon was there for: none, the last, or all of them (the last hundred at most)."""
 

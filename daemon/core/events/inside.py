@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import ClassVar, Literal
 
 from daemon.core.commands import AnyCommand
-from daemon.core.events.base import Count, Event, Numbers, PipelineSettings, Sha256
+from daemon.core.events.base import Count, Event, Numbers, PipelineSettings, Position, Sha256
 from daemon.core.plans import Amounts, Intent, Plan, Span
 
 
@@ -69,6 +69,19 @@ class SourceRecovered(Event, frozen=True):
 
     kind: ClassVar[str] = "source.recovered"
     name: str
+
+
+class PositionSet(Event, frozen=True):
+    """From where a partition is read on, told before it is read: seen for the first time, or set by a person.
+
+    `before` is where the journal stood in this very partition, None when it had not read it.
+    """
+
+    kind: ClassVar[str] = "position.set"
+    position: Position
+    before: int | None
+    why: Literal["first_seen", "aligned"]
+    by: str = ""
 
 
 class InputRejected(Event, frozen=True):

@@ -3,7 +3,7 @@
 from typing import ClassVar, Literal
 
 from daemon.core.errors import FailureClass
-from daemon.core.events.base import Count, Domain, Event, Origin, Sha256, Text
+from daemon.core.events.base import Count, Domain, Event, Origin, Position, Sha256, Text
 from daemon.core.plans import Amount, Amounts, Span
 
 
@@ -93,6 +93,7 @@ Verb = Literal[
     "retry",
     "drop",
     "adopt",
+    "align",
 ]
 
 
@@ -100,7 +101,8 @@ class OperatorRequested(Event, frozen=True):
     """A person asked for something; `by` is stamped at the door, `spans` and `amounts` are completed there.
 
     `dead_letter` is the position of the dead letter that `retry` or `drop` is about; `model` the folder that
-    `adopt` takes, and `trained_on` whether it has seen what is pending now.
+    `adopt` takes, and `trained_on` whether it has seen what is pending now. `positions`
+    are where `align` lets partitions be read on.
     """
 
     kind: ClassVar[str] = "operator.requested"
@@ -114,3 +116,4 @@ class OperatorRequested(Event, frozen=True):
     dead_letter: Count | None = None
     model: Text | None = None
     trained_on: Literal["pending", "nothing"] = "pending"
+    positions: tuple[Position, ...] = ()

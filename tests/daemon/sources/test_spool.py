@@ -338,7 +338,7 @@ def test_a_folder_that_cannot_be_read_degrades_and_recovers(bench: Bench) -> Non
     def during() -> None:
         shutil.rmtree(bench.folder)
         bench.folder.write_text("a file in its place")
-        bench.spool.committed()
+        bench.spool.committed([])
         name, reason = wait_for_report(bench)
         assert name == str(bench.folder)
         assert reason

@@ -15,8 +15,8 @@ import pytest
 
 from daemon.core.events import InputRejected, RunFailed
 from daemon.journal.memory import MemoryJournal
+from ops.followers import Followers
 from ops.notify.cursor import Cursor, behind, cursor_file, read_cursor, write_cursor
-from ops.notify.group import Notifiers
 from ops.notify.message import Target
 from ops.notify.notifier import GIVE_UP, SAVE_EVERY
 
@@ -301,7 +301,7 @@ def test_one_that_hangs_delays_no_other(bench: "Bench", receiver: "Receiver", an
 
     slow = type(receiver)()
     slow.answers = [hang]
-    group = Notifiers([bench.notifier(name="slow", url=slow.url, timeout=20.0), bench.notifier(name="quick")])
+    group = Followers([bench.notifier(name="slow", url=slow.url, timeout=20.0), bench.notifier(name="quick")])
     group.start()
     bench.held()
     slow.wait(1)

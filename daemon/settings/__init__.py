@@ -1,18 +1,18 @@
 """What can be configured, and what is refused: frozen pydantic models; `daemon.config` reads the file into them."""
 
-from collections.abc import Sequence
 from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from daemon.core.errors import ConfigurationError
-from daemon.core.events import EVENTS
 from daemon.cron import cron
+from daemon.settings.base import Model, Name, kind, unique
+from daemon.settings.kafka import KafkaSettings
 from policies import AnyPolicy
 from policies.base import Period
 from stages import STAGES, USUAL
@@ -21,13 +21,7 @@ if TYPE_CHECKING:
     from ops.notify.message import Target
 
 PREFIX = "REWARM_"
-NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
-Name = Annotated[str, Field(pattern=NAME)]
 Scope = Literal["send", "operate", "read"]
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def _sqlite(url: str) -> str:
@@ -48,20 +42,6 @@ def _web(url: str) -> str:
     return url
 
 
-def _kind(kind: str) -> str:
-    if kind not in EVENTS:
-        message = f"is no kind of event; known: {', '.join(sorted(EVENTS))}"
-        raise ValueError(message)
-    return kind
-
-
-def _unique(names: Sequence[str], what: str) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        message = f"two {what} are called {twice[0]!r}; give one of them another `name`"
-        raise ValueError(message)
-
-
 def _stage(name: str) -> str:
     module, colon, attribute = name.partition(":")
     if name not in USUAL and name in STAGES:
@@ -73,20 +53,20 @@ def _stage(name: str) -> str:
     return name
 
 
-class MlflowSettings(_Model):
+class MlflowSettings(Model):
     """Where the recorder writes; without a tracking URI nothing is recorded."""
 
     tracking_uri: str | None = "sqlite:///var/mlflow.db"
 
 
-class TlsSettings(_Model):
+class TlsSettings(Model):
     """The files of a certificate (with its chain) and of its key."""
 
     certificate: Path
     key: Path
 
 
-class HttpSettings(_Model):
+class HttpSettings(Model):
     """Where events are taken, and health, metrics and state served; port 0 takes a free one."""
 
     enabled: bool = True
@@ -105,7 +85,7 @@ class HttpSettings(_Model):
             return False
 
 
-class TokenSettings(_Model):
+class TokenSettings(Model):
     """Who may do what over HTTP: whoever sends what the file holds; what they do is recorded under the name."""
 
     name: Name
@@ -114,14 +94,17 @@ class TokenSettings(_Model):
     expires: AwareDatetime | None = None
 
 
-class SpoolSettings(_Model):
+class SpoolSettings(Model):
     """A folder into which events are renamed, one JSON a file or a line."""
 
     kind: Literal["spool"] = "spool"
     path: Path
 
 
-class ExecutorSettings(_Model):
+SourceSettings = Annotated[SpoolSettings | KafkaSettings, Field(discriminator="kind")]
+
+
+class ExecutorSettings(Model):
     """How many runs at once, and whether a warm worker starts their stages (0: a fresh process each)."""
 
     kind: Literal["local"] = "local"
@@ -132,18 +115,18 @@ class ExecutorSettings(_Model):
     drain_seconds: float = Field(default=20.0, ge=0, le=3600, description="longest that a drain waits for checkpoints")
 
 
-class StandbySettings(_Model):
+class StandbySettings(Model):
     """Whether a second daemon waits to take over, and the silence after which it does."""
 
     enabled: bool = False
     lease: float = Field(default=15.0, ge=0.2, le=3600, description="seconds without a sign of life of the leader")
 
 
-class NotifySettings(_Model):
+class NotifySettings(Model):
     """A web address that is told of what happens, signed with the secret in the file."""
 
     url: Annotated[str, AfterValidator(_web)]
-    on: tuple[Annotated[str, AfterValidator(_kind)], ...] = Field(
+    on: tuple[Annotated[str, AfterValidator(kind)], ...] = Field(
         default=("model.promoted", "run.failed", "run.held", "input.rejected"), min_length=1
     )
     name: Name = "default"
@@ -160,7 +143,7 @@ class NotifySettings(_Model):
         )
 
 
-class RetentionSettings(_Model):
+class RetentionSettings(Model):
     """How long files are kept; null keeps them for ever. Nothing that a champion or a rollback needs is touched."""
 
     checkpoints: Period | None = Field(default=timedelta(days=1), description="of ended runs, between their steps")
@@ -169,7 +152,7 @@ class RetentionSettings(_Model):
     models: int | None = Field(default=None, ge=0, description="further versions beside champion, previous and base")
 
 
-class LlamaSettings(_Model):
+class LlamaSettings(Model):
     """The built-in decoder."""
 
     kind: Literal["llama"] = "llama"
@@ -184,7 +167,7 @@ def _check(policy: str, expression: str, zone: str) -> None:
         raise ValueError(message) from error
 
 
-class PipelineConfiguration(_Model):
+class PipelineConfiguration(Model):
     """One model kept fresh."""
 
     model: LlamaSettings = LlamaSettings()
@@ -195,7 +178,7 @@ class PipelineConfiguration(_Model):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        _unique([policy.label for policy in self.policies], "policies")
+        unique([policy.label for policy in self.policies], "policies")
         for policy in self.policies:
             if policy.ticks is not None:
                 _check(policy.label, policy.ticks.cron, policy.ticks.timezone)
@@ -227,7 +210,7 @@ class Settings(BaseSettings):
     http: HttpSettings = HttpSettings()
     tokens: tuple[TokenSettings, ...] = ()
     roots: tuple[Path, ...] = (Path("var/inbox"),)
-    sources: tuple[SpoolSettings, ...] = (SpoolSettings(path=Path("var/spool")),)
+    sources: tuple[SourceSettings, ...] = (SpoolSettings(path=Path("var/spool")),)
     executor: ExecutorSettings = ExecutorSettings()
     standby: StandbySettings = StandbySettings()
     notify: tuple[NotifySettings, ...] = ()
@@ -236,8 +219,18 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _named(self) -> Self:
-        _unique([token.name for token in self.tokens], "tokens")
-        _unique([target.name for target in self.notify], "notify targets")
+        unique([token.name for token in self.tokens], "tokens")
+        unique([target.name for target in self.notify], "notify targets")
+        kafka = [source for source in self.sources if isinstance(source, KafkaSettings)]
+        unique([source.name for source in kafka], "Kafka sources")
+        for source in kafka:
+            for topic in source.topics:
+                if topic.pipeline is not None and topic.pipeline not in self.pipelines:
+                    known = ", ".join(sorted(self.pipelines)) or "none"
+                    message = (
+                        f"topic {topic.name!r} is about pipeline {topic.pipeline!r}, which is none; known: {known}"
+                    )
+                    raise ValueError(message)
         return self
 
     @classmethod

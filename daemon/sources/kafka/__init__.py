@@ -1,0 +1,1 @@
+"""Kafka as a source: the journal's cursors say where to read on; a consumer group never does."""
