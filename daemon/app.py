@@ -17,7 +17,7 @@ from daemon.completion import completer
 from daemon.config import Configuration, topics_of
 from daemon.core.errors import JournalError, JournalFenced
 from daemon.core.events import AnyEvent, DaemonStarted, DaemonStopped, Record, SourceDegraded, SourceRecovered
-from daemon.core.state import State, dump
+from daemon.core.state import State
 from daemon.core.transition import REDUCER_VERSION
 from daemon.dispatch.dispatcher import AGAIN_SECONDS, FRESH_AGAIN_SECONDS, Dispatcher
 from daemon.dispatch.launcher import Launcher
@@ -151,7 +151,7 @@ class Daemon:
     def run(self) -> int:
         """Start everything, work, drain."""
         desk, presence = self._process.desk, self._process.presence
-        desk.status, desk.state_json = self._status, self._state_json
+        desk.status, desk.state = self._status, lambda: self._loop.state
         presence.open_when_free()
         self._process.asked.then(self._end)
         try:
@@ -301,9 +301,6 @@ class Daemon:
             drain="draining" if self._draining else "",
             degraded=degraded,
         )
-
-    def _state_json(self) -> bytes:
-        return dump(self._loop.state)
 
 
 def _scarce(*folders: Path) -> str:

@@ -6,11 +6,10 @@ from datetime import timedelta
 import msgspec
 from msgspec.structs import replace
 
-from daemon.core.plans import Checkpoint
-from daemon.core.state import Pipeline, Run, State
+from daemon.core.state import Run, State
 from daemon.journal.base import Reader
 from daemon.retention.history import History
-from daemon.retention.rules import living, removals
+from daemon.retention.rules import checkpoints, living, removals
 from daemon.settings import RetentionSettings
 
 CENTURY = timedelta(days=36_525)
@@ -48,21 +47,11 @@ def contents(reader: Reader, state: State) -> Contents:
     history.read(reader)
     pipelines = state.pipelines.values()
     return Contents(
-        checkpoints={each.path: each.sha256 for pipeline in pipelines for each in _checkpoints(pipeline)},
+        checkpoints={each.path: each.sha256 for pipeline in pipelines for each in checkpoints(pipeline)},
         shards=tuple(sorted(set(history.uses) - _dispensable(state, history))),
         attempts=tuple(each for pipeline in pipelines for run in living(pipeline) for each in _attempts(reader, run)),
         ended=tuple(sorted(set(history.runs) - {run.run for pipeline in pipelines for run in living(pipeline)})),
     )
-
-
-def _checkpoints(pipeline: Pipeline) -> Iterable[Checkpoint]:
-    for model in (pipeline.champion, pipeline.previous, pipeline.base):
-        if model is not None:
-            yield Checkpoint(path=model.path, sha256=model.sha256)
-            yield model.trunk
-    for run in living(pipeline):
-        if run.plan.start.checkpoint is not None:
-            yield run.plan.start.checkpoint
 
 
 def _dispensable(state: State, history: History) -> set[str]:

@@ -13,6 +13,7 @@ import msgspec
 from pydantic import TypeAdapter
 
 from daemon.core.arrivals import is_pending
+from daemon.core.plans import Checkpoint
 from daemon.core.state import Pipeline, Run, State
 from daemon.retention.history import History, Use
 from daemon.settings import RetentionSettings
@@ -53,14 +54,20 @@ def protected(state: State) -> set[str]:
     """Return the folders that must stay whole, whatever a rule says."""
     kept = set()
     for pipeline in state.pipelines.values():
-        for model in (pipeline.champion, pipeline.previous, pipeline.base):
-            if model is not None:
-                kept |= {model.path, model.trunk.path}
-        for run in living(pipeline):
-            kept.add(f"runs/{run.run}")
-            if run.plan.start.checkpoint is not None:
-                kept.add(run.plan.start.checkpoint.path)
+        kept |= {each.path for each in checkpoints(pipeline)}
+        kept |= {f"runs/{run.run}" for run in living(pipeline)}
     return kept
+
+
+def checkpoints(pipeline: Pipeline) -> Iterator[Checkpoint]:
+    """Yield the weights that a pipeline stands on: of its models, their trunks, and what living runs started from."""
+    for model in (pipeline.champion, pipeline.previous, pipeline.base):
+        if model is not None:
+            yield Checkpoint(path=model.path, sha256=model.sha256)
+            yield model.trunk
+    for run in living(pipeline):
+        if run.plan.start.checkpoint is not None:
+            yield run.plan.start.checkpoint
 
 
 def living(pipeline: Pipeline) -> list[Run]:

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from daemon.config import Configuration
 from daemon.core.errors import JournalBusy, JournalCorrupt, JournalError, JournalTooNew
+from daemon.core.state import State
 from daemon.journal.sqlite import SqliteJournal, nothing
 from daemon.journal.sqlite_reader import open_reader
 from daemon.service.presence import Presence
@@ -36,7 +37,7 @@ class Process:
         registry = CollectorRegistry()
         self.metrics = Metrics(registry, release=version("rewarm"), upcoming=schedule.upcoming)
         starting = Status(beat_age=0.0, replay="the daemon starts")
-        self.desk = Desk(status=lambda: starting, registry=registry, state_json=_no_state)
+        self.desk = Desk(status=lambda: starting, registry=registry, state=_no_state)
         self.presence = Presence(self._front if configuration.settings.http.enabled else None)
 
     def lead(self, take: Take, *, standby: bool) -> SqliteJournal | None:
@@ -85,5 +86,5 @@ class Process:
         return Front(self.configuration, self.desk, release=version("rewarm"), count=self.metrics.answered)
 
 
-def _no_state() -> bytes:
+def _no_state() -> State:
     raise JournalError("There is no state here: this daemon has just been started, or stands by.")

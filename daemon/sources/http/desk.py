@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry
 
+from daemon.core.state import State
 from daemon.journal.base import Reader
 from daemon.sources.queue import Inbox
 from ops.health import Status
@@ -21,12 +22,12 @@ class Desk:
         *,
         status: Callable[[], Status],
         registry: CollectorRegistry,
-        state_json: Callable[[], bytes],
+        state: Callable[[], State],
         inbox: Inbox | None = None,
         reader: Reader | None = None,
     ) -> None:
         self.status = status
         self.registry = registry
-        self.state_json = state_json
+        self.state = state
         self.inbox = inbox
         self.reader = reader

@@ -8,6 +8,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from daemon.core.errors import JournalError
+from daemon.core.state import dump
 from daemon.journal.base import Reader
 from daemon.sources.http.answers import answer, answer_json, later, problem
 from daemon.sources.http.desk import Desk
@@ -42,14 +43,14 @@ def routes(desk: Desk, tokens: Tokens) -> list[Route]:
         return desk.reader
 
     def state(_request: Request) -> Response:
-        return answer_json(desk.state_json())
+        return answer_json(dump(desk.state()))
 
     def runs(request: Request) -> Response:
         given = request.query_params.get("limit", str(USUAL_RUNS))
         limit = int(given) if given.isascii() and given.isdecimal() and len(given) < len(str(MOST_RUNS)) + 1 else 0
         if not 1 <= limit <= MOST_RUNS:
             return problem(400, "wrong_limit", f"limit is a number from 1 to {MOST_RUNS:,}.")
-        return answer(latest(reader(), living(desk.state_json()), limit))
+        return answer(latest(reader(), living(desk.state()), limit))
 
     def story(request: Request) -> Response:
         try:

@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from daemon.core.events import Record, RunCancelled, RunFailed, RunHeld, RunStarted, RunSucceeded
+from daemon.core.state import State
 from daemon.journal.base import Reader, scan_where
 
 WINDOW: Final = 4096
@@ -35,24 +36,10 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
     runs: tuple[ListedRun, ...]
 
 
-class _Named(msgspec.Struct, frozen=True):
-    run: str
-
-
-class _Standing(msgspec.Struct, frozen=True):
-    active: _Named | None = None
-    yielded: _Named | None = None
-    held: _Named | None = None
-
-
-class _State(msgspec.Struct, frozen=True):
-    pipelines: dict[str, _Standing] = {}
-
-
-def living(state_json: bytes) -> dict[str, str]:
+def living(state: State) -> dict[str, str]:
     """Return the runs that have not ended, each with how it stands."""
     found = {}
-    for pipeline in msgspec.json.decode(state_json, type=_State).pipelines.values():
+    for pipeline in state.pipelines.values():
         standing = {"active": pipeline.active, "yielded": pipeline.yielded, "held": pipeline.held}
         found.update({run.run: how for how, run in standing.items() if run is not None})
     return found

@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from daemon.completion import completer
 from daemon.core.events import ConfigurationChanged, PipelineSettings, Record
-from daemon.core.state import State, dump
+from daemon.core.state import State
 from daemon.door import Door
 from daemon.journal.base import scan
 from daemon.journal.memory import MemoryJournal
@@ -60,7 +60,7 @@ class Site:
         self.desk = Desk(
             status=lambda: self.status,
             registry=CollectorRegistry(),
-            state_json=lambda: dump(self.loop.state),
+            state=lambda: self.loop.state,
             inbox=self.inbox,
             reader=self.journal,
         )

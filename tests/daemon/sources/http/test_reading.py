@@ -9,7 +9,6 @@ from starlette.testclient import TestClient
 
 from daemon.config import load
 from daemon.core.errors import JournalError
-from daemon.core.state import dump
 from daemon.journal.memory import MemoryJournal
 from daemon.journal.sqlite import open_reader
 from daemon.sources.http import runs
@@ -51,7 +50,7 @@ def test_what_is_not_there_is_told_as_json(site: Site) -> None:
 
 def test_a_mistake_of_ours_is_told_without_its_trace(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """500 as JSON; what happened is in the log alone."""
-    monkeypatch.setattr(site.desk, "state_json", lambda: 1 // 0)
+    monkeypatch.setattr(site.desk, "state", lambda: 1 // 0)
     client = TestClient(site.application, base_url=URL, raise_server_exceptions=False)
     answer = client.get("/state")
     assert (answer.status_code, answer.json()["error"]) == (500, "internal_error")
@@ -99,7 +98,7 @@ def test_runs_are_listed_newest_first(chronicle: Chronicle, monkeypatch: pytest.
     active = chronicle.pipeline.active
     assert active is not None
     with open_reader(chronicle.configuration.journal) as reader:
-        alive = living(dump(chronicle.state))
+        alive = living(chronicle.state)
         assert alive == {active.run: "active"}
         listed = latest(reader, alive, 50).runs
         assert [(each.run, each.kind, each.outcome) for each in listed] == [
