@@ -138,7 +138,7 @@ def reopen(record: Record, by: str) -> Letter:
     source, identity = event.source, event.id
     if not source:  # recorded before they were kept: the record's own id begins with both
         source, _, identity = record.id.partition("#")
-    return Letter(text=record.text or b"", where=event.where, source=source, id=identity, by=by)
+    return Letter(text=record.text or b"", where=event.where, source=source, id=identity, by=by, carrier=record.carrier)
 
 
 def _letter(reader: Reader, record: Record) -> DeadLetter | None:

@@ -2,11 +2,11 @@
 
 import os
 import re
+import stat
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import unquote, urlsplit
 
 import msgspec
 from msgspec.structs import replace
@@ -14,7 +14,9 @@ from msgspec.structs import replace
 from daemon.core.encoding import decode, encode
 from daemon.core.errors import EventError, InputError
 from daemon.core.events import EVENTS, AnyEvent, Carrier, DataArrived, DataWithdrawn, OperatorRequested
+from daemon.core.trace import traceparent
 from daemon.journal.base import Cursor, digest
+from daemon.places import Places
 
 MAX_BYTES = 1 << 20
 MAX_NAME = 1024
@@ -40,13 +42,14 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     source: Name | None = None
     subject: str | None = None
     time: str | None = None
+    traceparent: msgspec.Raw = msgspec.Raw()
     data: msgspec.Raw = msgspec.Raw(b"{}")
 
 
-class Letter(msgspec.Struct, frozen=True, kw_only=True):
+class Letter(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A text as a source received it: where from, what to call it without an id, and who stands behind it.
 
-    Without an `id` of the source's own the event must bring one.
+    Without an `id` of the source's own the event must bring one; one without a subject is about `pipeline`.
     """
 
     text: bytes
@@ -54,10 +57,11 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     id: str | None = None
     by: str | None = None
+    pipeline: str | None = None
     carrier: Carrier | None = None
 
 
-class Offer(msgspec.Struct, frozen=True, kw_only=True):
+class Offer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One input on its way into the journal: an event, or the reason why it is none."""
 
     source: str
@@ -72,7 +76,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     letter: Letter | None = None
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class Answer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What became of an offer: the position of its record, of the one that it repeats, or of its dead letter."""
 
     outcome: Literal["accepted", "duplicate", "dead_letter"]
@@ -107,25 +111,32 @@ class Door(msgspec.Struct, frozen=True, kw_only=True):
         except InputError as error:
             return refuse(letter, error)
 
-    def complete(self, event: AnyEvent, domains: Sequence[str] | Mapping[str, object], most: int) -> AnyEvent:
+    def complete(
+        self,
+        event: AnyEvent,
+        domains: Sequence[str] | Mapping[str, object],
+        most: int,
+        places: Places | None = None,
+    ) -> AnyEvent:
         """Return an arrival with its size and token estimate filled in from its file.
 
         Raises InputError when the file lies outside the roots or is not there, or the pipeline would get more
-        than `most` domains. Done after duplicates are told, so that a repeated fact needs no file.
+        than `most` domains. Done after duplicates are told, so that a repeated fact needs no file. `places` is what
+        the transaction has seen of the roots already.
         """
         if not isinstance(event, DataArrived):
             return event
         if event.domain not in domains and len(domains) >= most:
             message = f"The pipeline has {most} domains already (max_domains); {event.domain!r} would be one more."
             raise InputError("too_many_domains", message)
-        path = local_path(event.uri, self.roots)
+        path, status = (places or Places(self.roots)).find(event.uri)
         try:
-            size = path.stat().st_size
+            status = status or os.stat(path)  # noqa: PTH116 - thousands a second, each to be looked at
         except OSError as error:
             raise InputError("file_missing", f"{path} cannot be read: {error.strerror}.") from error
-        if not path.is_file():
+        if not stat.S_ISREG(status.st_mode):
             raise InputError("not_a_file", f"{path} is not a regular file.")
-        size = size if event.bytes is None else event.bytes
+        size = status.st_size if event.bytes is None else event.bytes
         return replace(event, bytes=size, tokens=event.tokens if event.tokens is not None else size)
 
     def _read(self, letter: Letter) -> Offer:
@@ -149,11 +160,15 @@ class Door(msgspec.Struct, frozen=True, kw_only=True):
         if (envelope.source or "").startswith(OWN_SOURCES):
             raise InputError("forbidden_source", f"Sources under {OWN_SOURCES} are rewarm's own; use another one.")
         pipeline = envelope.subject
+        if pipeline is None and not _is_global(event):
+            pipeline = letter.pipeline
         if pipeline not in self.pipelines and not (pipeline is None and _is_global(event)):
             known = ", ".join(sorted(self.pipelines)) or "none"
             raise InputError(
                 "unknown_pipeline", f"The subject must be a configured pipeline, it is {pipeline!r}; known: {known}."
             )
+        if envelope.traceparent:
+            letter = _traced(letter, envelope.traceparent)
         return Offer(
             source=(envelope.source if envelope.id else None) or letter.source,
             id=identity,
@@ -205,6 +220,12 @@ def _is_global(event: AnyEvent) -> bool:
     return event.verb == "align" or (event.verb in {"retry", "drop"} and event.dead_letter is not None)
 
 
+def _traced(letter: Letter, told: msgspec.Raw) -> Letter:
+    """Return a letter that carries the trace which the event itself names: it comes before that of its way."""
+    trace = traceparent(bytes(told)[1:-1].decode("utf-8", "replace"))
+    return replace(letter, carrier=replace(letter.carrier or Carrier(), traceparent=trace)) if trace else letter
+
+
 def refuse(letter: Letter, error: InputError) -> Offer:
     """Return the dead letter that a text becomes."""
     return Offer(
@@ -216,27 +237,6 @@ def refuse(letter: Letter, error: InputError) -> Offer:
         refusal=(error.reason, str(error)),
         letter=letter,
     )
-
-
-def local_path(uri: str, roots: Sequence[Path]) -> Path:
-    """Return the file that a uri names; raises InputError unless it lies, links resolved, inside a root."""
-    try:
-        parts = urlsplit(uri)
-    except ValueError as error:
-        raise InputError("outside_roots", f"{uri!r} is no uri: {error}.") from error
-    if parts.scheme not in {"", "file"}:
-        raise InputError("unknown_scheme", f"{uri!r} has scheme {parts.scheme!r}; known: file.")
-    if parts.scheme == "file" and parts.netloc not in {"", "localhost"}:
-        raise InputError("outside_roots", f"{uri!r} names the host {parts.netloc!r}; write file:///path.")
-    text = unquote(parts.path) if parts.scheme == "file" else uri
-    if "\0" in text or not text:
-        raise InputError("outside_roots", f"{uri!r} names no file.")
-    first = roots[0] if roots else Path.cwd()
-    path = Path(os.path.realpath(first / text))
-    if not any(path.is_relative_to(os.path.realpath(root)) for root in roots):
-        known = ", ".join(str(root) for root in roots) or "none"
-        raise InputError("outside_roots", f"{path} lies outside the configured roots: {known}.")
-    return path
 
 
 def _envelope(text: bytes) -> Envelope:

@@ -58,9 +58,11 @@ class Work:
             if offer.refusal is not None:
                 return _dead(before.position, *offer.refusal)
             return Answer(outcome="duplicate", position=before.position)
+        if before is not None and offer.refusal is not None:  # another text without a name of its own
+            return self._refuse(replace(offer, refusal=None), *offer.refusal, cause)
         if before is not None:
-            message = f"{offer.source} used the id {offer.id!r} before, with other content; ids are for ever."
-            return self._refuse(replace(offer, refusal=None), "id_reused", message, cause)
+            message = f"{offer.source} used the id {offer.id!r} before, for other content: what is new needs a new id."
+            return self._refuse(offer, "id_reused", message, cause)
         if offer.refusal is not None:
             self._seen[pair] = Found(position=self.state.position + 1, digest=offer.digest)
             return self._refuse(offer, *offer.refusal, cause)

@@ -11,7 +11,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import yaml
@@ -19,13 +19,16 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
+from daemon import dead_letters
 from daemon.cli import main
 from daemon.core.events import InputRejected, Record
 from daemon.core.state import State, dump
 from daemon.core.transition import evolve
-from daemon.door import OUTSIDE_KINDS, Answer, Input, Letter
+from daemon.door import OUTSIDE_KINDS, Answer, Input, Letter, Offer
 from daemon.journal.base import scan
-from daemon.sources.http import modes
+from daemon.settings.kafka import KafkaSettings
+from daemon.sources.cloudevents import BATCH, PLAIN, STRUCTURED
+from daemon.sources.kafka.messages import letter, receiver
 from ops.server import Bounds, serve
 from tests.daemon.sources.http.site import SECRETS, Site, event
 
@@ -42,10 +45,10 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "operator.requested": {"verb": "pause", "run": "one-1", "dead_letter": 2},
 }
 CONTENT_TYPES = [
-    modes.STRUCTURED,
-    modes.BATCH,
-    modes.PLAIN,
-    f"{modes.STRUCTURED}; charset=UTF-8",
+    STRUCTURED,
+    BATCH,
+    PLAIN,
+    f"{STRUCTURED}; charset=UTF-8",
     "application/cloudevents+avro",
     "text/plain",
     "",
@@ -163,15 +166,7 @@ def test_an_envelope_counts_whole_or_is_a_dead_letter(site: Site, text: bytes, b
     """Through the door and the loop: an event is recorded as itself, once, or its text is kept with a reason."""
     before = site.journal.head()
     offer = site.door.receive(Letter(text=text, where="fuzz", source="/fuzz", id=identity, by=by))
-    answers: list[Answer] = []
-    answered = threading.Event()
-
-    def reply(told: Sequence[Answer] | None) -> None:
-        answers.extend(told or ())
-        answered.set()
-
-    site.inbox.put(Input(offers=(offer,), reply=reply))
-    assert answered.wait(10)
+    answers = entered(site, offer)
     records = fresh(site, before)
     assert len(records) == (answers[0].position > before)
     told = {"source": offer.source, "id": offer.id, **{f: getattr(answers[0], f) for f in Answer.__struct_fields__}}
@@ -204,6 +199,88 @@ def test_a_request_is_answered_by_what_became_of_it(
         is_told(site, outcome, before)
     new = {outcome["position"] for outcome in outcomes if outcome["position"] > before}
     assert {record.position for record in fresh(site, before)} == new
+
+
+attributes_sent = st.sampled_from(["ce_", "ce_id", "ce_source", "ce_specversion", "ce_type", "ce_subject", "ce_data"])
+header_values = (
+    st.none()
+    | st.binary(max_size=8)
+    | st.sampled_from([b"1.0", b"/test", b"one", b"drift.detected", b"\xff", *map(str.encode, CONTENT_TYPES)])
+)
+message_headers = st.lists(
+    st.tuples(attributes_sent | st.sampled_from(["content-type", "Content-Type", "traceparent"]), header_values)
+    | st.tuples(st.text(max_size=4), header_values),
+    max_size=6,
+)
+mappings = st.none() | st.builds(
+    lambda paths, data: {"kind": "drift.detected", **paths, "data": {"metric": data[0], "value": data[1]}},
+    st.dictionaries(st.sampled_from(["pipeline", "id", "time"]), st.sampled_from(["id", "data.0", "time", "x"])),
+    st.tuples(st.sampled_from(["type", "data.metric", "data.x.0"]), st.sampled_from(["data.value", "data"])),
+)
+
+
+@settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
+@given(
+    value=bodies | st.none() | st.sampled_from([b'{"metric": "psi", "value": 0.5}', b"\0\0\0\0\1x"]),
+    headers=message_headers,
+    key=st.none() | st.binary(max_size=6),
+    timestamp=st.integers(-1, 2**62),
+    mapping=mappings,
+    pipeline=st.sampled_from([None, "one", "nobody"]),
+)
+def test_a_message_counts_whole_or_is_a_dead_letter(
+    site: Site,
+    value: bytes | None,
+    headers: list[tuple[str, bytes | None]],
+    key: bytes | None,
+    timestamp: int,
+    mapping: dict[str, Any] | None,
+    pipeline: str | None,
+) -> None:
+    """Any bytes, headers and key give one record, whose carrier has all that came; read again it is the same."""
+    before = site.journal.head()
+    topic = {"name": "t", "pipeline": pipeline, "mapping": mapping}
+    source = KafkaSettings.model_validate({"bootstrap_servers": ["b:1"], "topics": [topic], "operators": True})
+    sent = Message(value, tuple(headers), key, timestamp, partition=0, offset=before)
+    made = letter(sent, settings=source, topic=source.topics[0], cluster="c", topic_id="t")
+    offer = made if isinstance(made, Offer) else site.door.receive(made)
+    (answer,) = entered(site, offer)
+    for record in fresh(site, before):
+        carrier = record.carrier
+        assert carrier is not None
+        original = record.text if carrier.value is None else carrier.value
+        assert (original or b"") == (value or b"")
+        assert (carrier.key, carrier.headers) == (key, tuple(headers))
+    if answer.outcome == "dead_letter":
+        letter_kept = dead_letters.reopen(site.journal.records(answer.position - 1, 1)[0], "ann")
+        again = receiver(site.door.receive, [source])(letter_kept)
+        assert value is None or again.refusal == offer.refusal
+
+
+class Message(NamedTuple):
+    """What a consumer hands out."""
+
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
+    key: bytes | None
+    timestamp: int
+    partition: int
+    offset: int
+    topic: str = "t"
+
+
+def entered(site: Site, offer: Offer) -> Sequence[Answer]:
+    """Let an offer in; return what became of it."""
+    answers: list[Answer] = []
+    answered = threading.Event()
+
+    def reply(told: Sequence[Answer] | None) -> None:
+        answers.extend(told or ())
+        answered.set()
+
+    site.inbox.put(Input(offers=(offer,), reply=reply))
+    assert answered.wait(10)
+    return answers
 
 
 @settings(max_examples=60, suppress_health_check=list(HealthCheck))

@@ -3,19 +3,26 @@
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
+import msgspec
+
 from daemon.core.encoding import decode, encode
 from daemon.core.errors import EventError, JournalCorrupt, JournalError, JournalTooNew
-from daemon.core.events import EVENTS, Record, run_of
+from daemon.core.events import EVENTS, Carrier, Record, run_of
 from daemon.journal.base import digest
 
-Row = tuple[int, int, str, str, str, int, str | None, str | None, int | None, int | None, str, bytes, bytes | None]
-"""position, recorded_at, source, id, kind, version, pipeline, run, cause, time, data, digest, text."""
+Row = tuple[
+    int, int, str, str, str, int, str | None, str | None, int | None, int | None, str, bytes, bytes | None, str | None
+]
+"""position, recorded_at, source, id, kind, version, pipeline, run, cause, time, data, digest, text, carrier."""
 
-Selected = tuple[int, int, str, str, str, int, str | None, int | None, int | None, str, bytes | None]
+Selected = tuple[int, int, str, str, str, int, str | None, int | None, int | None, str, bytes | None, str | None]
 """A row as it is read back: without run (the event has it) and digest."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
+
+_carriers = msgspec.json.Encoder()
+_carrier = msgspec.json.Decoder(Carrier)
 
 
 def micros(instant: datetime) -> int:
@@ -32,7 +39,7 @@ def instant(microseconds: int) -> datetime:
 
 def selected(row: Row) -> Selected:
     """Return what is read back of a stored row."""
-    return (*row[:7], *row[8:11], row[12])
+    return (*row[:7], *row[8:11], *row[12:])
 
 
 def to_row(record: Record, recorded_at: int, content: bytes | None = None) -> Row:
@@ -53,6 +60,7 @@ def to_row(record: Record, recorded_at: int, content: bytes | None = None) -> Ro
         data.decode(),
         content or digest(data),
         record.text,
+        None if record.carrier is None else _carriers.encode(record.carrier).decode(),
     )
 
 
@@ -65,7 +73,7 @@ def to_records(rows: Iterable[Selected]) -> list[Record]:
     position, last, stamp = 0, 0, EPOCH
     kind, version = "", 0
     try:
-        for position, recorded_at, source, identity, kind, version, pipeline, cause, time, data, text in rows:
+        for position, recorded_at, source, identity, kind, version, pipeline, cause, time, data, text, carrier in rows:
             if recorded_at != last:  # the records of a batch share one stamp: it is converted once
                 stamp, last = EPOCH + timedelta(microseconds=recorded_at), recorded_at
             records.append(
@@ -79,6 +87,7 @@ def to_records(rows: Iterable[Selected]) -> list[Record]:
                     cause=cause,
                     time=None if time is None else EPOCH + timedelta(microseconds=time),
                     text=text,
+                    carrier=None if carrier is None else _carrier.decode(carrier),
                 )
             )
     except EventError as error:
@@ -86,7 +95,7 @@ def to_records(rows: Iterable[Selected]) -> list[Record]:
         if known is None or version > known.version:
             raise JournalTooNew(f"Record {position} was written by a newer rewarm: {error}") from error
         raise JournalCorrupt(f"Record {position} cannot be read: {error}") from error
-    except (TypeError, ValueError, OverflowError) as error:
+    except (TypeError, ValueError, OverflowError, msgspec.MsgspecError) as error:
         raise JournalCorrupt(f"Record {position} cannot be read: {error}.") from error
     return records
 

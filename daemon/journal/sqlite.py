@@ -22,7 +22,7 @@ PAIRS_PER_QUERY = 400  # two parameters each; older builds of SQLite take 999
 WAL_LIMIT = 64 * 1024 * 1024
 WAL_PATIENCE_MS = 20
 
-INSERT = "INSERT INTO record VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+INSERT = "INSERT INTO record VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 def nothing(boundary: str) -> None:
@@ -38,6 +38,7 @@ class SqliteJournal(SqliteReader):
     def __init__(self, path: Path, connection: sqlite3.Connection, lock: int, boundary: Boundary) -> None:
         """Take over a connection and the descriptor of the lock; a new epoch begins."""
         super().__init__(path, connection)
+        self._carried = True
         self._descriptor: int | None = lock
         self._boundary = boundary
         self._tail: tuple[int, int] | None = None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from daemon.core.errors import JournalCorrupt, JournalError, JournalFull, JournalTooNew
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 APPLICATION = 0x7257_6172  # "rWar": tells a journal from any other SQLite file
 BUSY_SECONDS = 5.0
 
@@ -36,6 +36,7 @@ SCHEMA = (
         data TEXT NOT NULL,            -- the event as JSON
         digest BLOB NOT NULL,          -- of the content, to tell a duplicate from a reused id
         text BLOB,                     -- what was received, byte for byte; NULL for our own records
+        carrier TEXT,                  -- how it came, as JSON; since version 2
         UNIQUE (source, id)
     )""",
     "CREATE INDEX record_run ON record (run) WHERE run IS NOT NULL",
@@ -57,6 +58,9 @@ SCHEMA = (
     )""",
 )
 
+# What lifts a file to a version from the one before it. Readers go on meanwhile; they read both.
+MIGRATIONS = {2: ("ALTER TABLE record ADD COLUMN carrier TEXT",)}
+
 
 def connect_writer(path: Path) -> sqlite3.Connection:
     """Open or create the file for writing. Raises JournalError and its kinds; who calls holds the lock."""
@@ -71,6 +75,7 @@ def connect_writer(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_size_limit = 67108864")  # a WAL that once grew is cut again
         if _version(connection) == 0:
             _create(connection)
+        _migrate(connection)
     except BaseException as error:
         connection.close()
         if isinstance(error, sqlite3.Error):
@@ -175,6 +180,19 @@ def _create(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
     connection.execute("INSERT INTO journal VALUES (1, ?, 0, 0)", (str(uuid.uuid4()),))
     connection.execute(f"PRAGMA application_id = {APPLICATION}")
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    connection.execute("COMMIT")
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    """Lift an old file to this schema as a whole, or leave it as it was."""
+    first = _version(connection) + 1
+    if first > SCHEMA_VERSION:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    for version in range(first, SCHEMA_VERSION + 1):
+        for statement in MIGRATIONS[version]:
+            connection.execute(statement)
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     connection.execute("COMMIT")
 

@@ -13,7 +13,9 @@ from daemon.journal.base import Snapshot
 from daemon.journal.rows import Selected, to_records
 from daemon.journal.sqlite_file import RARE, RARE_KINDS, connect_reader, translated
 
-COLUMNS = "position, recorded_at, source, id, kind, version, pipeline, cause, time, data, text"
+COLUMNS = "position, recorded_at, source, id, kind, version, pipeline, cause, time, data, text, carrier"
+BEFORE_CARRIERS = COLUMNS.replace("carrier", "NULL")
+"""The same of a file of schema version 1, which stays so until a writer comes."""
 
 
 class SqliteReader:
@@ -24,6 +26,7 @@ class SqliteReader:
         self._path = path
         self._connection = connection
         self._lock = threading.RLock()
+        self._carried = False
 
     def __enter__(self) -> Self:
         return self
@@ -55,9 +58,7 @@ class SqliteReader:
         elif kinds is not None:
             where += f" AND kind IN ({', '.join('?' * len(kinds))})"
             values.extend(kinds)
-        query = f"SELECT {COLUMNS} FROM record WHERE {where} ORDER BY position LIMIT ?"  # noqa: S608 - no input
-        rows: list[Selected] = self._rows(query, [*values, limit])
-        return to_records(rows)
+        return to_records(self._selected(f"FROM record WHERE {where} ORDER BY position LIMIT ?", [*values, limit]))
 
     def head(self) -> int:
         """Return the last position, 0 when there is none."""
@@ -94,6 +95,18 @@ class SqliteReader:
         """Close the connection; closing twice is harmless."""
         with self._lock:
             self._connection.close()
+
+    def _selected(self, query: str, values: Sequence[str | int]) -> list[Selected]:
+        self._carried = self._carried or self._version() > 1
+        if not self._carried:
+            rows: list[Selected] = self._rows(f"SELECT {BEFORE_CARRIERS} {query}", values)
+            self._carried = self._version() > 1  # a writer came meanwhile
+            if not self._carried:
+                return rows
+        return self._rows(f"SELECT {COLUMNS} {query}", values)
+
+    def _version(self) -> int:
+        return int(self._rows("PRAGMA user_version")[0][0])
 
     # What a query returns has the types of the columns that it names; sqlite3 cannot say so.
     def _rows(self, query: str, values: Sequence[str | int] = ()) -> list[tuple[Any, ...]]:

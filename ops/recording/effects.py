@@ -101,17 +101,12 @@ class Recording:
             tags["rewarm.outcome"] = outcome
         match emit.record.event:
             case RunStarted() as event:
-                decision = self._history.decision_behind(event.command)
-                tags["rewarm.policy"] = event.policy
-                tags["rewarm.reason"] = decision.reason if decision else ""
-                tags["rewarm.verdict"] = decision.verdict if decision else ""
-                tags["rewarm.command"] = event.command
-                _wished(emit, event)
+                self._begun(emit, event)
             case PlanFixed() as event:
                 earlier = self._history.plans_before(emit.content.target.experiment, event.run, emit.record.position)
                 emit.content.params.update(parameters(event.plan, f"plan{earlier + 1}." if earlier else ""))
                 emit.content.pictures["plots/plan.png"] = partial(plots.plan_plot, event.plan, event.run)
-            case DecisionMade() as event if event.verdict != "advance":
+            case DecisionMade() as event if event.verdict != "advance" and (event.commands or event.wakes):
                 tags["rewarm.reason"] = event.reason
                 tags["rewarm.verdict"] = event.verdict
                 tags["rewarm.decided_by"] = event.policy
@@ -133,6 +128,18 @@ class Recording:
                 self._dataset(emit, event)
             case _:
                 pass
+
+    def _begun(self, emit: Emit, event: RunStarted) -> None:
+        tags = emit.content.tags
+        decision = self._history.decision_behind(event.command)
+        tags["rewarm.policy"] = event.policy
+        tags["rewarm.reason"] = decision.reason if decision else ""
+        tags["rewarm.verdict"] = decision.verdict if decision else ""
+        tags["rewarm.command"] = event.command
+        trace = self._history.trace_behind(event.command)
+        if trace:
+            tags["rewarm.traceparent"] = trace
+        _wished(emit, event)
 
     def _dataset(self, emit: Emit, event: DataIngested) -> None:
         arrival = self._history.arrival(event.arrival)

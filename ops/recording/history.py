@@ -93,6 +93,14 @@ class History:
                 return event
         return None
 
+    def trace_behind(self, command: str) -> str:
+        """Return the traceparent of the fact that led to a command, "" for none."""
+        cause = command.partition("/")[0]
+        if not cause.isdecimal():
+            return ""
+        page = self._reader.records(int(cause) - 1, 1, upto=int(cause))
+        return next((record.carrier.traceparent for record in page if record.carrier is not None), "")
+
     def arrival(self, position: int) -> DataArrived | None:
         """Return the arrival at a position."""
         for record in self._reader.records(position - 1, 1):

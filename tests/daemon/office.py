@@ -13,6 +13,8 @@ from daemon.dead_letters import DeadLetter, Settled
 from daemon.door import Answer, Door, Input, Letter
 from daemon.journal.base import Journal, scan
 from daemon.loop import Loop
+from daemon.settings.kafka import KafkaSettings
+from daemon.sources.kafka.messages import receiver
 from daemon.sources.queue import Inbox
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -30,7 +32,9 @@ class Office:
         known = {name: PipelineSettings(stages=("train",), policies=()) for name in ("p", "q")}
         self.loop.tell(ConfigurationChanged(hash="h", slots=1, pipelines=known))
 
-    def mend(self, *, roots: tuple[Path, ...], pipelines: tuple[str, ...] = ("p", "q")) -> None:
+    def mend(
+        self, *, roots: tuple[Path, ...], pipelines: tuple[str, ...] = ("p", "q"), kafka: tuple[KafkaSettings, ...] = ()
+    ) -> None:
         """Start another loop where the last one ended, as a restart with another configuration does."""
         door = Door(pipelines=dict.fromkeys(pipelines), roots=roots)
         self.loop = Loop(
@@ -38,7 +42,7 @@ class Office:
             state=self.folded(),
             policies={},
             inbox=Inbox(),
-            receive=door.receive,
+            receive=receiver(door.receive, kafka),
             complete=completer(door, self.journal),
             observers=(),
             now=lambda: self.now,

@@ -3,15 +3,14 @@
 import json
 import os
 from pathlib import Path
-from urllib.parse import quote
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from daemon.core.errors import InputError
 from daemon.core.events import EVENTS, DataArrived, DataWithdrawn, DriftDetected, OperatorRequested
-from daemon.door import MAX_BYTES, REJECTED_SOURCE, Door, Letter, Offer, local_path
+from daemon.door import MAX_BYTES, REJECTED_SOURCE, Door, Letter, Offer
 
 ARRIVED = {"uri": "a.jsonl", "domain": "prose"}
 VALID = {"specversion": "1.0", "type": "io.rewarm.data.arrived.v1", "source": "/producer", "id": "1", "subject": "p"}
@@ -275,103 +274,3 @@ def test_pipes_and_loops_are_no_files(door: Door, root: Path) -> None:
         with pytest.raises(InputError) as caught:
             door.complete(DataArrived(uri=name, domain="prose"), [], 1)
         assert caught.value.reason == reason
-
-
-@pytest.mark.parametrize("form", ["{path}", "file://{path}", "file://localhost{path}", "file:{path}", "a.jsonl"])
-def test_the_ways_to_name_a_file(root: Path, form: str) -> None:
-    """Absolute, relative to the first root, and as a file uri."""
-    assert local_path(form.format(path=root / "a.jsonl"), (root,)) == root / "a.jsonl"
-
-
-def test_names_are_decoded_in_uris_alone(root: Path) -> None:
-    """A file uri is percent-decoded; a plain path is taken as it is."""
-    odd = root / "50% of é#?.jsonl"
-    assert local_path(f"file://{quote(str(odd))}", (root,)) == odd
-    assert local_path(str(odd), (root,)) == odd
-    assert local_path("a%2fb", (root,)) == root / "a%2fb"
-
-
-@pytest.mark.parametrize(
-    "uri",
-    [
-        "../a",
-        "x/../../a",
-        "/etc/passwd",
-        "file:///etc/passwd",
-        "file:///{root}/../secret",
-        "file://{root}/%2e%2e/secret",
-        "file://{root}/%2e%2e%2fsecret",
-        "{root}-other/a",
-        "link/a",
-        "file://{root}/link/a",
-        "out",
-        "file://host/{root}/a",
-        "file://127.0.0.1/{root}/a",
-        "file://{root}/a%00",
-        "a\0b",
-        "",
-        "file://",
-        "file:",
-        "file://[::1/a",
-        "file://a℀b/x",
-        "//[",
-    ],
-)
-def test_nothing_outside_the_roots_is_named(root: Path, uri: str) -> None:
-    """Dots, links, encodings, other hosts and NUL lead nowhere."""
-    (root.parent / "secret").write_text("s")
-    (root.parent / "root-other").mkdir()
-    (root / "link").symlink_to(root.parent / "root-other")
-    (root / "out").symlink_to(root.parent / "secret")
-    with pytest.raises(InputError) as caught:
-        local_path(uri.format(root=root), (root,))
-    assert caught.value.reason == "outside_roots"
-
-
-@pytest.mark.parametrize("uri", ["http://h/a", "s3://b/a", "FILES:///a", "data:,x", "c:/a"])
-def test_other_schemes_are_unknown(root: Path, uri: str) -> None:
-    """Only files are read for now."""
-    with pytest.raises(InputError) as caught:
-        local_path(uri, (root,))
-    assert caught.value.reason == "unknown_scheme"
-
-
-def test_links_inside_and_between_roots_are_followed(root: Path, tmp_path: Path) -> None:
-    """A link is fine as long as it ends inside a root; a root may be a link itself."""
-    second = tmp_path / "second"
-    second.mkdir()
-    (second / "b").write_text("b")
-    (root / "b").symlink_to(second / "b")
-    (tmp_path / "door").symlink_to(root)
-    assert local_path("b", (root, second)) == second / "b"
-    assert local_path("a.jsonl", (tmp_path / "door",)) == root / "a.jsonl"
-    with pytest.raises(InputError):
-        local_path("b", (root,))
-
-
-def test_without_roots_nothing_is_named(tmp_path: Path) -> None:
-    """No roots, no files."""
-    with pytest.raises(InputError, match="none"):
-        local_path(str(tmp_path), ())
-
-
-pieces = st.sampled_from(["..", ".", "a", "link", "%2e%2e", "%00", "%2f", "/", "//", "file://", "localhost", "é", "["])
-
-
-@settings(suppress_health_check=list(HealthCheck), max_examples=300)
-@given(
-    uri=st.text(max_size=40) | st.lists(pieces, max_size=8).map("/".join) | st.lists(pieces, max_size=8).map("".join)
-)
-@example(uri="file:///%ff")
-@example(uri="\udcff")
-def test_whatever_the_uri_the_file_lies_in_a_root(root: Path, uri: str) -> None:
-    """The answer is a path inside a root, links resolved, or an InputError; never another error."""
-    link = root / "link"
-    if not link.is_symlink():
-        link.symlink_to("/")
-    try:
-        path = local_path(uri, (root,))
-    except InputError:
-        return
-    assert path.is_relative_to(root)
-    assert Path(os.path.realpath(path)).is_relative_to(root)

@@ -16,6 +16,7 @@ from daemon.core.encoding import decode, encode
 from daemon.core.errors import FailureClass
 from daemon.core.events import (
     AnyEvent,
+    Carrier,
     CheckpointSaved,
     Comparison,
     DaemonStarted,
@@ -60,6 +61,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     version: int
     pipeline: str | None = None
     cause: int | None = None
+    carrier: Carrier | None = None
     data: msgspec.Raw
 
 
@@ -98,6 +100,7 @@ class Tape:
         source: str = "/golden",
         identity: str | None = None,
         cause: int | None = None,
+        carrier: Carrier | None = None,
     ) -> list[Record]:
         """Record a fact a second later, and return what follows from it."""
         self.now += timedelta(seconds=1)
@@ -110,6 +113,7 @@ class Tape:
             pipeline=pipeline,
             event=event,
             cause=cause,
+            carrier=carrier,
         )
         self.state, following = react(evolve(self.state, record), record, self._policies)
         self.records += [record, *following]
@@ -315,6 +319,7 @@ def write(records: Iterable[Record]) -> bytes:
                 version=record.event.version,
                 pipeline=record.pipeline,
                 cause=record.cause,
+                carrier=record.carrier,
                 data=msgspec.Raw(encode(record.event)),
             )
         )
@@ -335,6 +340,7 @@ def read(text: bytes) -> list[Record]:
             event=decode(line.kind, line.version, bytes(line.data)),
             pipeline=line.pipeline,
             cause=line.cause,
+            carrier=line.carrier,
         )
         for line in lines
     ]

@@ -24,7 +24,9 @@ POLICIES: tuple[type[BasePolicy], ...] = get_args(get_args(AnyPolicy)[0])
 VERDICTS = {
     "rewarm_replay": {"due", "waiting", "blocked", "planned"},
     "periodic_retraining": {"due", "waiting", "blocked", "running", "judged", "no_model"},
-    "stage_recovery": {"retry", "backing_off", "given_up", "watching"},
+    "stage_recovery": {"retry", "backing_off", "given_up", "watching", "ending", "replaced_already"}
+    | {f"failure_{how}" for how in ("before_start", "elsewhere", "known")}
+    | {f"failure_of_{what}_run" for what in ("ended", "no", "stopped", "unknown", "waiting")},
     "promotion": {"promote", "reject", "hold"},
     "operator": {"approved", "cancelled", "rolled_back", "not_possible", "adopt", "withdrawn"},
     "sequence": {"advance", "held", "failed", "cancelled", "resume"},

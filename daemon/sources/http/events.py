@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from daemon.core.events import OperatorRequested
 from daemon.door import Answer, Door, Input, Letter, Offer
+from daemon.sources.cloudevents import BATCH, PLAIN, STRUCTURED
 from daemon.sources.http import modes
 from daemon.sources.http.answers import answer, later, problem
 from daemon.sources.http.desk import Desk
@@ -92,7 +93,7 @@ class Receiver:
         headers = request.scope["headers"]
         mode = modes.mode_of(headers)
         if mode is None:
-            known = f"{modes.STRUCTURED}, {modes.BATCH}, {modes.PLAIN}, or ce- headers with a JSON body"
+            known = f"{STRUCTURED}, {BATCH}, {PLAIN}, or ce- headers with a JSON body"
             return problem(415, "unknown_form", f"This is no event in a form that is known: {known}.")
         key = request.headers.get("idempotency-key", "").strip().strip('"') or None
         if key is not None and not KEY.fullmatch(key):
@@ -107,6 +108,7 @@ class Receiver:
                 source=f"/http/{holder.name}",
                 id=key,
                 by=holder.name if "operate" in holder.scopes else None,
+                carrier=modes.carrier(headers),
             )
             offered = partial(self._offers, mode, headers, read, blank)
             offers = await run_in_threadpool(offered) if len(read) > IN_THREAD else offered()

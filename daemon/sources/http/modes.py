@@ -5,14 +5,15 @@ https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/http-protoc
 
 import base64
 from collections.abc import Sequence
-from email.message import Message
 from typing import Literal
 from urllib.parse import unquote_to_bytes
 
 import msgspec
 
 from daemon.core.errors import InputError
+from daemon.core.events import Carrier
 from daemon.door import MAX_BYTES, Letter, Offer, refuse
+from daemon.sources.cloudevents import BATCH, CHARSETS, CLOUDEVENTS, PLAIN, STRUCTURED, composed, media_type, trace_of
 
 Mode = Literal["structured", "binary", "batch"]
 Headers = Sequence[tuple[bytes, bytes]]
@@ -20,10 +21,6 @@ Headers = Sequence[tuple[bytes, bytes]]
 MAX_BATCH = 1000
 MAX_BATCH_BYTES = 8 << 20
 PREFIX = b"ce-"
-STRUCTURED = "application/cloudevents+json"
-BATCH = "application/cloudevents-batch+json"
-PLAIN = "application/json"
-
 
 # An array of at most so many items: what comes after them is read over. A list would be built before its length
 # could be judged, at fifty bytes for every two that were sent.
@@ -39,13 +36,13 @@ class TooMany(Exception):
 def mode_of(headers: Headers) -> Mode | None:
     """Return the form that the headers announce, None for one that is not known."""
     kind, charset = _content_type(headers)
-    if charset not in {"", "utf-8", "us-ascii"}:
+    if charset not in CHARSETS:
         return None
     if kind == BATCH:
         return "batch"
     if kind == STRUCTURED:
         return "structured"
-    if kind.startswith("application/cloudevents"):
+    if kind.startswith(CLOUDEVENTS):
         return None  # another format than JSON
     if any(name.startswith(PREFIX) for name, _ in headers):
         return "binary"
@@ -55,6 +52,12 @@ def mode_of(headers: Headers) -> Mode | None:
 def largest(mode: Mode) -> int:
     """Return how many bytes a body may have."""
     return MAX_BATCH_BYTES if mode == "batch" else MAX_BYTES
+
+
+def carrier(headers: Headers) -> Carrier | None:
+    """Return the trace that a request belongs to, and with it each of its events that names no other."""
+    trace = trace_of([value for name, value in headers if name == b"traceparent"])
+    return Carrier(traceparent=trace) if trace else None
 
 
 def letters(mode: Mode, headers: Headers, body: bytes, letter: Letter) -> list[Letter | Offer]:
@@ -101,14 +104,13 @@ def _binary(headers: Headers, body: bytes, letter: Letter) -> Letter | Offer:
         except UnicodeDecodeError:
             attributes[attribute] = value.decode("latin-1")
             wrong = f"The header ce-{attribute} is no percent-encoded UTF-8."
-    kind, _ = _content_type(headers)
     try:
-        data = msgspec.json.decode(body, type=msgspec.Raw) if body else msgspec.Raw(b"{}")
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        text = composed(attributes, body)
+    except InputError as error:
+        kind, _ = _content_type(headers)
         kept = {**attributes, "datacontenttype": kind, "data_base64": base64.b64encode(body).decode()}
-        spoilt = msgspec.structs.replace(letter, text=msgspec.json.encode(kept))
-        return refuse(spoilt, InputError("wrong_data", f"The body is no JSON: {error}."))
-    made = msgspec.structs.replace(letter, text=msgspec.json.encode({**attributes, "data": data}))
+        return refuse(msgspec.structs.replace(letter, text=msgspec.json.encode(kept)), error)
+    made = msgspec.structs.replace(letter, text=text)
     return refuse(made, InputError("wrong_envelope", wrong)) if wrong else made
 
 
@@ -121,9 +123,4 @@ def _decoded(value: bytes) -> str:
 
 def _content_type(headers: Headers) -> tuple[str, str]:
     """Return the media type and its charset, in lower case."""
-    value = next((value.decode("latin-1") for name, value in headers if name == b"content-type"), "")
-    kind, _, parameters = value.partition(";")
-    message = Message()
-    message["content-type"] = f"text/plain;{parameters}"
-    charset = message.get_param("charset", "")
-    return kind.strip().lower(), charset.lower() if isinstance(charset, str) else "?"
+    return media_type(next((value for name, value in headers if name == b"content-type"), b""))

@@ -1,15 +1,23 @@
 """What HTTP promises, as OpenAPI 3.1: the events and answers are described by the models that the code uses."""
 
-import inspect
 from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
-from daemon.schema import Schema, event_components, event_envelopes, event_type
+from daemon.schema import (
+    Schema,
+    components_of,
+    event_components,
+    event_envelopes,
+    event_type,
+    properties_of,
+    required_of,
+)
+from daemon.sources.cloudevents import BATCH, PLAIN, STRUCTURED
 from daemon.sources.http.answers import Problem
 from daemon.sources.http.events import AllRefused, Outcome, Outcomes, Refusal
-from daemon.sources.http.modes import BATCH, MAX_BATCH, PLAIN, STRUCTURED
+from daemon.sources.http.modes import MAX_BATCH
 from daemon.sources.http.reading import MOST_RUNS, USUAL_RUNS
 from daemon.sources.http.runs import Listed
 from daemon.story import Story
@@ -48,7 +56,7 @@ def document(release: str, pipelines: Sequence[str]) -> Schema:
             "/metrics": {"get": _open("Metrics for Prometheus.", TEXT, {"type": "string"})},
         },
         "components": {
-            "schemas": {**schemas, **event_components(template=REF), **_answers()},
+            "schemas": {**schemas, **event_components(template=REF), **components_of(ANSWERS, REF)},
             "securitySchemes": {
                 "token": {
                     "type": "http",
@@ -63,25 +71,15 @@ def document(release: str, pipelines: Sequence[str]) -> Schema:
 
 def _narrow(envelope: Schema, pipelines: Sequence[str]) -> None:
     """Let an envelope's subject be a configured pipeline, and the envelope be plain JSON as well."""
-    properties, required = envelope["properties"], envelope["required"]
-    if pipelines and isinstance(properties, dict):
+    properties = properties_of(envelope)
+    if pipelines:
         properties["subject"] = {"enum": list(pipelines), "description": "the pipeline"}
-    if isinstance(properties, dict):
-        del properties["datacontenttype"]  # it is not read: the data is JSON
-        for name in ("specversion", "id", "source", "time"):  # null, and for a name "", is as good as nothing
-            given = {key: value for key, value in properties[name].items() if key != "minLength"}
-            properties[name] = {"anyOf": [given, {"type": "null"}]}
-    if isinstance(required, list):
-        envelope["required"] = [name for name in required if name not in {"specversion", "id", "source"}]
+    del properties["datacontenttype"]  # it is not read: the data is JSON
+    for name in ("specversion", "id", "source", "time"):  # null, and for a name "", is as good as nothing
+        given = {key: value for key, value in properties[name].items() if key != "minLength"}
+        properties[name] = {"anyOf": [given, {"type": "null"}]}
+    envelope["required"] = [name for name in required_of(envelope) if name not in {"specversion", "id", "source"}]
     envelope["dependentRequired"] = {"specversion": ["id", "source"]}
-
-
-def _answers() -> dict[str, Schema]:
-    _, components = msgspec.json.schema_components(ANSWERS, ref_template=REF)
-    for component in components.values():
-        if "description" in component:
-            component["description"] = inspect.cleandoc(component["description"])
-    return components
 
 
 def _ref(name: str) -> dict[str, str]:

@@ -5,17 +5,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from daemon.core.errors import JournalError, JournalFenced
-from daemon.core.events import Record
-from daemon.journal.base import Cursor, Journal, Snapshot
+from daemon.journal.base import Cursor, Snapshot
+from tests.daemon.journal.steps import append
 
 if TYPE_CHECKING:
     from tests.daemon.journal.conftest import Place, Records
-
-
-def append(journal: Journal, records: list[Record]) -> None:
-    """Append in a transaction of its own."""
-    with journal.transaction() as transaction:
-        transaction.append(records)
 
 
 # --------------------------------------------------------------------------------- epochs, identity, snapshots

@@ -62,6 +62,8 @@ def test_verify_tells_of_a_file_that_is_no_database(path: Path) -> None:
     [
         ("data = '{\"uri\": 3}'", JournalCorrupt, "Record 2 cannot be read"),
         ("data = x'ff'", JournalCorrupt, "Record 2 cannot be read"),
+        ('carrier = \'{"offset": "x"}\'', JournalCorrupt, "Record 2 cannot be read"),
+        ("carrier = x'ff'", JournalCorrupt, "Record 2 cannot be read"),
         ("recorded_at = 'noon'", JournalCorrupt, "Record 2 cannot be read"),
         ("recorded_at = 9223372036854775807", JournalCorrupt, "Record 2 cannot be read"),
         ("kind = 'data.dreamt'", JournalTooNew, "Record 2 was written by a newer rewarm"),

@@ -8,15 +8,17 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from daemon.core.events import DataArrived, DecisionMade, ModelEvaluated, Record, RunStarted
+from daemon.core.commands import PreemptRun
+from daemon.core.events import Carrier, DataArrived, DecisionMade, ModelEvaluated, Record, RunStarted
 from daemon.core.plans import Amount, Schedule, Start
 from daemon.journal.memory import MemoryJournal
 from ops.recording import plots, segments
 from ops.recording.curves import Curves
+from ops.recording.effects import Recording
 from ops.recording.history import STORY, History
 from ops.recording.notes import LIMIT, note
 from ops.recording.parameters import parameters
-from ops.recording.targets import target_of
+from ops.recording.targets import run_target, target_of
 
 PNG = b"\x89PNG\r\n"
 
@@ -72,6 +74,38 @@ def test_a_run_counts_from_its_start_on(
     assert asked.decision_behind("no command") is None
     assert isinstance(asked.arrival(int(run.rpartition("-")[2])), DataArrived)
     assert asked.arrival(started.position) is None
+
+
+def test_a_run_is_tagged_with_the_trace_that_led_to_it(
+    history: Sequence[Record], make_reader: Callable[[Sequence[Record]], MemoryJournal], tmp_path: Path
+) -> None:
+    """The trace of the fact that caused the decision is a tag of the run; without one there is no tag."""
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    started, event = first_start(history)
+    cause = int(event.command.partition("/")[0])
+    carrier = Carrier(topic="t", partition=0, offset=1, traceparent=trace)
+    traced = [replace(record, carrier=carrier) if record.position == cause else record for record in history]
+    for records, expected in ((traced, trace), (history, None)):
+        recording = Recording(History(make_reader(records)), tmp_path)
+        batch = recording.batch(records[: started.position], 0)
+        content = batch.contents[run_target("docs-lm", event.run)]
+        assert content.tags["rewarm.command"] == event.command
+        assert content.tags.get("rewarm.traceparent") == expected
+    assert History(make_reader(traced)).trace_behind("no command") == ""
+
+
+def test_what_moved_a_run_is_its_reason(
+    history: Sequence[Record], make_reader: Callable[[Sequence[Record]], MemoryJournal], tmp_path: Path
+) -> None:
+    """A decision that does nothing, as about a late report of a failure, leaves the tags of the run as they are."""
+    _, event = first_start(history)
+    idle = DecisionMade(policy="p", policy_version=1, verdict="failure_of_ended_run", reason="It ended.", run=event.run)
+    acting = replace(idle, verdict="ending", commands=(PreemptRun(run=event.run),))
+    for decision, expected in ((idle, False), (acting, True)):
+        last = replace(history[-1], position=history[-1].position + 1, id="late", pipeline="docs-lm", event=decision)
+        recording = Recording(History(make_reader([*history, last])), tmp_path)
+        tags = recording.batch([last], history[-1].position).contents[run_target("docs-lm", event.run)].tags
+        assert ("rewarm.reason" in tags, "rewarm.verdict" in tags) == (expected, expected)
 
 
 def test_curves_are_read_once_and_by_whole_lines(tmp_path: Path) -> None:
