@@ -41,6 +41,7 @@ E = TypeVar("E")
 MOST_ARRIVALS = 200
 PAGE = 1000
 STARTS = frozenset({RunStarted.kind})
+RECOVERIES = frozenset({"ending", "watching", "replaced_already", "retry", "backing_off", "given_up", "failed"})
 
 
 class UnknownRun(RewarmError):
@@ -48,7 +49,10 @@ class UnknownRun(RewarmError):
 
 
 class Arrived(msgspec.Struct, frozen=True, kw_only=True):
-    """An arrival that the run was for; `exact` once ingest has counted it, `refused` if it could not be used."""
+    """An arrival that the run was for; `exact` once ingest has counted it, `refused` if it could not be used.
+
+    `place` is where in a topic it lay, `traceparent` the trace that it belongs to; "" for none.
+    """
 
     position: int
     recorded_at: datetime
@@ -60,6 +64,8 @@ class Arrived(msgspec.Struct, frozen=True, kw_only=True):
     exact: Amount | None = None
     duplicates: int = 0
     refused: str | None = None
+    place: str = ""
+    traceparent: str = ""
 
 
 class Decided(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,7 +110,10 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Story(msgspec.Struct, frozen=True, kw_only=True):
-    """The chain of causes of a run, from what arrived to where its files lie."""
+    """The chain of causes of a run, from what arrived to where its files lie.
+
+    `traceparent` is that of the fact that led to its start.
+    """
 
     run: str
     pipeline: str
@@ -125,6 +134,7 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     promoted: ModelPromoted | None
     interludes: tuple[str, ...]
     ending: Ending
+    traceparent: str = ""
 
 
 def runs(reader: Reader, pipeline: str | None = None) -> list[Record]:
@@ -165,13 +175,14 @@ def tell(reader: Reader, run: str) -> Story:
         plan=plan,
         planned_by=next((d for d in reversed(decisions) if d.verdict == "planned"), None),
         stages=_stages(records),
-        recoveries=tuple(d for d in decisions if d.verdict in {"retry", "backing_off", "given_up", "failed"}),
+        recoveries=tuple(d for d in decisions if d.verdict in RECOVERIES or d.verdict.startswith("failure_")),
         probe=_last(records, ProbeMeasured),
         evaluation=evaluated.domains if (evaluated := _last(records, ModelEvaluated)) else {},
         judgement=next((d for d in reversed(decisions) if d.verdict in {"promote", "reject", "hold", "held"}), None),
         promoted=_last(records, ModelPromoted),
         interludes=tuple(_interludes(records)),
         ending=_ending(records, started),
+        traceparent=_trace(reader, event),
     )
 
 
@@ -217,6 +228,13 @@ def _wish(reader: Reader, pipeline: str, started: RunStarted) -> Decided | None:
     return None
 
 
+def _trace(reader: Reader, started: RunStarted) -> str:
+    """Return the traceparent of the fact that led to a run's start, "" for none."""
+    cause = started.command.partition("/")[0]
+    page = reader.records(int(cause) - 1, 1, upto=int(cause)) if cause.isdecimal() else []
+    return next((record.carrier.traceparent for record in page if record.carrier is not None), "")
+
+
 def _arrivals(reader: Reader, pipeline: str, spans: Iterable[Span]) -> tuple[list[Record], int]:
     found: list[Record] = []
     for span in spans:
@@ -247,6 +265,8 @@ def _counted(arrivals: Iterable[Record], records: Sequence[Record]) -> tuple[Arr
                 exact=ingested.amount if ingested else None,
                 duplicates=ingested.duplicates if ingested else 0,
                 refused=f"{rejected.reason}: {rejected.message}" if rejected else None,
+                place=record.carrier.place if record.carrier else "",
+                traceparent=record.carrier.traceparent if record.carrier else "",
             )
         )
     return tuple(told)

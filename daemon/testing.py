@@ -8,6 +8,7 @@ STATE` knows them beside the others.
 """
 
 import contextlib
+import hashlib
 import importlib
 import os
 import signal
@@ -22,6 +23,9 @@ from sqlite3 import Connection
 import msgspec
 
 from daemon.core.errors import RewarmError
+from daemon.core.events import CheckpointSaved
+from daemon.core.plans import Checkpoint
+from daemon.files import write_atomically
 from daemon.journal.base import Cursor
 from daemon.journal.lock import take
 from daemon.journal.sqlite import SqliteJournal, SqliteReader, SqliteTransaction, nothing, open_journal
@@ -47,6 +51,8 @@ FATAL = "fatal"
 LOOSE = "cursors.loose"
 PAGES = "pages"
 RELEASE = "release"
+STEP = "step"
+LAST_STEP = 3
 LOOK_SECONDS = 0.02
 
 
@@ -117,14 +123,41 @@ class SlowStage(NoteStage):
     """
 
     def work(self, context: Context) -> None:
-        """Wait."""
+        """Wait, the first time."""
+        if context.specification.attempt == 1:
+            self.wait(context)
+
+    def wait(self, context: Context) -> None:
+        """Wait until it is released."""
         specification = context.specification
         silent = Path(specification.arrivals[0].path).read_bytes().startswith(b"silent")
         release = Path(specification.state) / RELEASE
-        while specification.attempt == 1 and not release.exists():
+        while not release.exists():
             if not silent:
                 context.beat(1, 1)
             time.sleep(LOOK_SECONDS)
+
+
+class StepStage(SlowStage):
+    """Goes step by step up to `LAST_STEP`, with a checkpoint of each, and waits there like a slow one, every time.
+
+    A later attempt goes on from the newest checkpoint; which step it began at stands in `<state>/steps`.
+    """
+
+    def work(self, context: Context) -> None:
+        """Take the steps that are left, and wait."""
+        specification = context.specification
+        saved = [Path(folder) / STEP for folder in specification.resume_from]
+        step = max((int(path.read_text(encoding="ascii")) for path in saved if path.exists()), default=0)
+        append(Path(specification.state) / "steps", f"{specification.attempt} {step}\n")
+        while step < LAST_STEP:
+            step += 1
+            path = context.folder / STEP
+            write_atomically(path, f"{step}".encode())
+            sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+            checkpoint = Checkpoint(path=context.state_path(path), sha256=sha256)
+            context.emit(CheckpointSaved(**context.names, step=step, checkpoint=checkpoint))
+        self.wait(context)
 
 
 def append(path: Path, line: str) -> None:
@@ -226,6 +259,7 @@ def serve(life: Life) -> int:
     """Serve, and die where asked; returns the exit status. The process has no other use afterwards."""
     from daemon import app, loop  # a stage process that finds its class in this module needs none of it
     from daemon.config import load
+    from daemon.service import edges
 
     boundary = killer(life.boundary, life.count) if life.boundary else nothing
     loop.SNAPSHOT_RECORDS = life.snapshot_records
@@ -233,6 +267,7 @@ def serve(life: Life) -> int:
         configuration = load(Path(life.config))
         if life.loose:
             vars(app).update(open_journal=open_loose, open_reader=open_loose_reader)
+            vars(edges).update(open_reader=open_loose_reader)
         elif configuration.journal.with_name(PAGES).exists():
             vars(app).update(open_journal=open_limited)
         return app.serve(configuration, boundary=boundary)
@@ -243,7 +278,8 @@ def serve(life: Life) -> int:
 
 def nursery() -> int:
     """Fork a daemon for each line of standard input; tell its pid, and how it ended, on standard output."""
-    importlib.import_module("daemon.app")
+    for name in ("daemon.app", "daemon.broker.look", "ops.publishing.topic"):  # with kafka, which takes half a second
+        importlib.import_module(name)
     for line in iter(sys.stdin.buffer.readline, b""):
         life = msgspec.json.decode(line, type=Life)
         child = os.fork()

@@ -304,20 +304,20 @@ def _choose(state: State, now: datetime) -> tuple[str, str, Wish] | None:
     wishing = [name for name, pipeline in state.pipelines.items() if pipeline.wishes and pipeline.settings is not None]
     if not wishing:
         return None
+    active = sum(1 for pipeline in state.pipelines.values() if pipeline.active is not None)
     waiting = []
     for name in sorted(wishing):
         pipeline = state.pipelines[name]
-        for key in sorted(pipeline.wishes):
-            if pipeline.wishes[key].expires(now):
-                return name, key, pipeline.wishes[key]
+        for key, wish in sorted(pipeline.wishes.items()):
+            if wish.expires(now):
+                return name, key, wish
+        if active >= state.slots:
+            continue  # nobody is ranked for a slot that is not there: this is asked with every fact
         if pipeline.active is not None or pipeline.paused is not None or pipeline.settings is None:
             continue
         key = min(pipeline.wishes, key=lambda k: _rank(pipeline, pipeline.wishes[k]))
         waiting.append((-pipeline.settings.priority, pipeline.wishes[key].since, name, key))
     if not waiting:
-        return None
-    active = sum(1 for pipeline in state.pipelines.values() if pipeline.active is not None)
-    if active >= state.slots:
         return None
     _, _, name, key = min(waiting)
     return name, key, state.pipelines[name].wishes[key]

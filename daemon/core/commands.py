@@ -37,6 +37,15 @@ class RunStage(Command, frozen=True, tag="run_stage"):
     resume: bool = False
 
 
+class KillStage(Command, frozen=True, tag="kill_stage"):
+    """End an attempt by force: it was reported as lost. Its end is told, read and judged like any other's."""
+
+    run: str
+    stage: str
+    attempt: int
+    failure: str
+
+
 class FixPlan(Command, frozen=True, tag="fix_plan"):
     """Replace the run's draft by the plan that its train stage follows."""
 
@@ -85,6 +94,7 @@ AnyCommand = (
     | ResumeRun
     | WithdrawWish
     | RunStage
+    | KillStage
     | FixPlan
     | CancelRun
     | PreemptRun

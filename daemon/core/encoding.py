@@ -15,6 +15,11 @@ _encoder = msgspec.json.Encoder()
 _decoders = {kind: msgspec.json.Decoder(cls) for kind, cls in EVENTS.items()}
 
 
+def type_of(kind: str, version: int) -> str:
+    """Return the `type` under which CloudEvents carry a kind of event."""
+    return f"io.rewarm.{kind}.v{version}"
+
+
 def encode(event: AnyEvent) -> bytes:
     """Return an event's data as JSON."""
     return _encoder.encode(event)

@@ -5,7 +5,7 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from daemon.core import arrivals
-from daemon.core.commands import ResumeRun, RunStage, StartRun, command_id
+from daemon.core.commands import KillStage, ResumeRun, RunStage, StartRun, command_id
 from daemon.core.events import (
     CheckpointSaved,
     ModelEvaluated,
@@ -93,6 +93,14 @@ def order(run: Run, command: str, ordered: RunStage, record: Record) -> Run:
     )
 
 
+def lose(run: Run, killed: KillStage) -> Run:
+    """Mark the attempt that is at work as lost: the dispatcher ends it."""
+    ordered = run.order
+    if ordered is None or (ordered.stage, ordered.attempt) != (killed.stage, killed.attempt):
+        return run
+    return replace(run, order=replace(ordered, lost=killed.failure))
+
+
 def attempt_event(pipeline: Pipeline, record: Record, event: AttemptEvent) -> Pipeline | str:
     """Fold what the current attempt of a stage tells."""
     run = pipeline.active
@@ -100,7 +108,7 @@ def attempt_event(pipeline: Pipeline, record: Record, event: AttemptEvent) -> Pi
         return "stale_attempt"
     match event:
         case StageStarted():
-            run = replace(run, order=replace(run.order, started=True))
+            run = replace(run, order=replace(run.order, started=True, host=event.host, pid=event.pid))
         case StageProgressed():
             run = replace(run, progress=Progress(step=event.step, steps=event.steps))
         case CheckpointSaved():
@@ -129,14 +137,16 @@ def _failed(run: Run, event: StageFailed | StageInterrupted) -> Failures:
     return Failures(
         total=run.failures.total + 1,
         without_progress=run.failures.without_progress + 1,
-        last=_failure(event),
+        last=_failure(run.order, event),
         message=event.message,
     )
 
 
-def _failure(event: StageFailed | StageInterrupted) -> str:
+def _failure(ordered: Order | None, event: StageFailed | StageInterrupted) -> str:
     if isinstance(event, StageFailed):
         return event.failure
+    if ordered is not None and ordered.lost:
+        return ordered.lost
     return "hang" if event.reason == "hang" else "worker_lost"
 
 

@@ -8,6 +8,7 @@ from daemon.core.commands import (
     FailRun,
     FixPlan,
     HoldRun,
+    KillStage,
     PreemptRun,
     RejectRun,
     RollBack,
@@ -76,7 +77,7 @@ def applicable(pipeline: Pipeline, command: AnyCommand) -> str | None:
     if run not in living:
         return f"run {run} is not alive"
     active = pipeline.active
-    about_active = isinstance(command, RunStage | FixPlan | FailRun | RejectRun | HoldRun | PreemptRun)
+    about_active = isinstance(command, RunStage | KillStage | FixPlan | FailRun | RejectRun | HoldRun | PreemptRun)
     if about_active and (active is None or active.run != run):
         return f"run {run} is not active"
     if about_active and active is not None and active.stop is not None:
@@ -85,7 +86,16 @@ def applicable(pipeline: Pipeline, command: AnyCommand) -> str | None:
         return None
     if isinstance(command, PreemptRun):
         return unpreemptible(pipeline, active)
+    if isinstance(command, KillStage):
+        return _not_at_work(active, command)
     return None if isinstance(command, FixPlan) else _unready(active, command)
+
+
+def _not_at_work(run: Run, command: KillStage) -> str | None:
+    ordered = run.order
+    if ordered is None or (ordered.stage, ordered.attempt) != (command.stage, command.attempt):
+        return f"attempt {command.attempt} of stage {command.stage} of run {run.run} is not at work"
+    return f"attempt {ordered.attempt} of stage {ordered.stage} is being ended already" if ordered.lost else None
 
 
 def _unready(run: Run, command: AnyCommand) -> str | None:

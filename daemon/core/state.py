@@ -16,7 +16,11 @@ StopReason = Literal["cancel", "preempt"]
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """A stage attempt that shall run: a command without an outcome. The dispatcher knows nothing else."""
+    """A stage attempt that shall run: a command without an outcome. The dispatcher knows nothing else.
+
+    `host` and `pid` are where it runs, once it has started; `lost` is the class of failure as which it was reported
+    and by which it shall end.
+    """
 
     command: str
     run: str
@@ -25,6 +29,9 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     resume: bool
     ordered_at: datetime
     started: bool = False
+    host: str = ""
+    pid: int = 0
+    lost: str = ""
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,7 +118,8 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
 
     def expires(self, now: datetime) -> bool:
         """Return whether the wish has expired."""
-        return self.expires_at is not None and self.expires_at <= now
+        at = self.expires_at
+        return at is not None and at <= now
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):

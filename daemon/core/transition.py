@@ -8,9 +8,10 @@ from typing import Final, assert_never
 
 from msgspec.structs import replace
 
-from daemon.core import arrivals, runs
+from daemon.core import arrivals, failures, runs
 from daemon.core.commands import (
     CancelRun,
+    KillStage,
     PreemptRun,
     ResumeRun,
     RunStage,
@@ -168,14 +169,10 @@ def _fold(pipeline: Pipeline, record: Record) -> Pipeline | str:  # noqa: C901, 
             return arrivals.withdrawn(pipeline, record.event)
         case OperatorRequested():
             return _requested(pipeline, record, record.event)
-        case (
-            FailureReported()
-            | EvaluationReported()
-            | LabelArrived()
-            | DriftDetected()
-            | InputRejected()
-            | FilesExpired()
-        ):
+        case FailureReported():
+            found = failures.at_work(pipeline, record.event)
+            return found.word if isinstance(found, failures.Stray) else pipeline
+        case EvaluationReported() | LabelArrived() | DriftDetected() | InputRejected() | FilesExpired():
             return pipeline
         case (
             DaemonStarted()
@@ -210,6 +207,8 @@ def _decided(pipeline: Pipeline, record: Record, event: DecisionMade) -> Pipelin
                 pipeline = replace(pipeline, wishes=rest)
             case RunStage() if pipeline.active is not None and pipeline.active.run == command.run:
                 pipeline = replace(pipeline, active=runs.order(pipeline.active, identity, command, record))
+            case KillStage() if pipeline.active is not None and pipeline.active.run == command.run:
+                pipeline = replace(pipeline, active=runs.lose(pipeline.active, command))
             case CancelRun() | PreemptRun() if pipeline.active is not None and pipeline.active.run == command.run:
                 pipeline = replace(pipeline, active=_stopping(pipeline.active, command, event.reason))
             case _:

@@ -11,6 +11,7 @@ import msgspec
 from daemon.core.events import InterruptReason, StageInterrupted
 from daemon.core.plans import Limits
 from daemon.files import write_atomically
+from daemon.pids import boot_id, namespace
 from stages.run_folder import (
     Outcome,
     finished,
@@ -106,11 +107,26 @@ def kill(folder: Path) -> None:
         kill_session(who)
 
 
-def bury(folder: Path, run: str, stage: str, attempt: int, reason: str | None = None) -> bool:
+def out_of_reach(folder: Path) -> str | None:
+    """Return why whoever holds an attempt's lock cannot be killed from here; None when it can."""
+    who = holder(folder)
+    if who is None:
+        return "its lock file does not say whose it is"
+    if who.boot_id != boot_id():
+        return f"its process {who.pid} runs on another machine"
+    if who.namespace != namespace():
+        return f"its process {who.pid} runs in another container"
+    return None
+
+
+def bury(
+    folder: Path, run: str, stage: str, attempt: int, reason: str | None = None, *, lost: str | None = None
+) -> bool:
     """End a dead attempt: its session is killed, and `stage.interrupted` becomes its terminal line.
 
     Whoever buries holds the lock, so that no late starter can begin what is over. Returns False when the
-    attempt lives or has ended by itself. A stop that was asked for is the reason, else how the process ended.
+    attempt lives or has ended by itself. A stop that was asked for (`reason`) goes before the class of failure as
+    which it was reported (`lost`), and that before how the process ended.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with hold(folder) as mine:
@@ -118,9 +134,13 @@ def bury(folder: Path, run: str, stage: str, attempt: int, reason: str | None = 
             return False
         kill(folder)
         died = read_exit(folder)
-        word, message = reason or "died", "The attempt was stopped before it ran."
-        if reason is None:
-            word, message = _cause(died)
+        word, message = _cause(died)
+        if reason is not None:
+            began = died is not None or bool(lines(folder))
+            word, message = reason, f"It was asked to stop. {message}" if began else "It was stopped before it ran."
+        elif lost:
+            word, message = lost, f"It was reported as {lost}, and its process is gone."
+        else:
             went = died is None or died.signal in {signal.SIGKILL, signal.SIGTERM}
             if went and asked_to_stop(folder) == "drain":  # its machine went before it had stopped: not its fault
                 word, message = "drain", f"A drain was not waited for. {message}"

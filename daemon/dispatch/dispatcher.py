@@ -29,6 +29,7 @@ IDLE = 5.0
 AGAIN_SECONDS = 2.0
 FRESH_AGAIN_SECONDS = 30.0
 EXIT_PATIENCE = 1.0
+KILL_PATIENCE = 5.0
 logger = logging.getLogger("rewarm.dispatch")
 
 
@@ -61,6 +62,7 @@ class Dispatcher:
         self._sent_lines: dict[str, int] = {}
         self._launched: dict[str, float] = {}
         self._seen_dead: dict[str, float] = {}
+        self._killed: dict[str, float] = {}
         self.trouble: str | None = None
 
     def observe(self, records: Sequence[Record], state: State) -> None:
@@ -113,30 +115,50 @@ class Dispatcher:
             return
         if attempt.held:
             self._seen_dead.pop(str(folder), None)
-            self._mind(folder, run, attempt)
-        elif run.stop is not None:
-            attempts.bury(folder, order.run, order.stage, order.attempt, run.stop)
+            self._mind(folder, run, order, attempt)
+        elif order.lost and run.stop is None:
+            self._bury(folder, run, order)
         elif attempt.started or (attempt.exit is not None and attempt.placed):
-            self._bury_dead(folder, order, attempt)
+            self._bury_dead(folder, run, order, attempt)
+        elif run.stop is not None:
+            self._bury(folder, run, order)
         else:
             self._dispatch(folder, pipeline, order, attempt)
 
-    def _mind(self, folder: Path, run: Run, attempt: Attempt) -> None:
-        """Watch a living attempt: pass on a wish to stop, kill what is stuck."""
+    def _mind(self, folder: Path, run: Run, order: Order, attempt: Attempt) -> None:
+        """Watch a living attempt: pass on a wish to stop, kill what is stuck or reported as lost."""
         if run.stop is not None:
             attempts.ask_to_stop(folder, run.stop)
-        why = attempts.overdue(folder, attempt, run.plan.limits, attempts.wall_clock())
-        if why is not None:
-            logger.warning("An attempt is killed.", extra={"folder": str(folder), "why": why})
-            attempts.kill(folder)
+        why = order.lost or attempts.overdue(folder, attempt, run.plan.limits, attempts.wall_clock())
+        if why:
+            self._kill(folder, order, why)
 
-    def _bury_dead(self, folder: Path, order: Order, attempt: Attempt) -> None:
+    def _kill(self, folder: Path, order: Order, why: str) -> None:
+        """Kill an attempt, again and again until its lock is free; raises WorkerError when that cannot be."""
+        now, key = time.monotonic(), str(folder)
+        if key not in self._killed:
+            logger.warning("An attempt is killed.", extra={"folder": key, "why": why})
+        first = self._killed.setdefault(key, now)
+        attempts.kill(folder)
+        beyond = attempts.out_of_reach(folder)
+        if beyond is None and now - first > KILL_PATIENCE:
+            beyond = f"its process has not died for {KILL_PATIENCE:g} s"
+        if beyond is not None:
+            raise WorkerError(
+                f"Attempt {order.attempt} of stage {order.stage} of run {order.run} must end ({why}), but {beyond}: "
+                "end it there; the next attempt waits until its lock is free."
+            )
+
+    def _bury_dead(self, folder: Path, run: Run, order: Order, attempt: Attempt) -> None:
         """Bury a dead attempt; its worker gets a moment to write down how it ended."""
         seen = self._seen_dead.setdefault(str(folder), time.monotonic())
         if attempt.exit is None and time.monotonic() - seen < EXIT_PATIENCE:
             return
+        self._bury(folder, run, order)
+
+    def _bury(self, folder: Path, run: Run, order: Order) -> None:
         self._boundary("dispatch.before_bury")
-        attempts.bury(folder, order.run, order.stage, order.attempt)
+        attempts.bury(folder, order.run, order.stage, order.attempt, run.stop, lost=order.lost)
         self._boundary("dispatch.after_bury")
 
     def _dispatch(self, folder: Path, pipeline: Pipeline, order: Order, attempt: Attempt) -> None:
@@ -178,6 +200,7 @@ class Dispatcher:
         if not current:
             self._launched.clear()
             self._seen_dead.clear()
+            self._killed.clear()
 
 
 def _orders(state: State) -> list[tuple[Pipeline, Run, Order]]:

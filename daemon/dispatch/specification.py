@@ -17,8 +17,8 @@ from daemon.core.events import (
 )
 from daemon.core.plans import Checkpoint, Plan
 from daemon.core.state import Order, Pipeline
-from daemon.door import local_path
 from daemon.journal.base import Reader, scan_where
+from daemon.places import Places
 from stages.base import implementation
 from stages.run_folder import Arrival, Champion, Shard, Specification
 
@@ -96,6 +96,7 @@ def _arrivals(
             case OperatorRequested(verb="retry", dead_letter=int()) if record.position <= made:
                 unusable -= {span.upto for span in record.event.spans}  # what is retried later, a later run tries
     unusable |= set(withdrawn)
+    places = Places(roots)
     for span in plan.spans:
         for record in scan_where(reader, span.after, upto=span.upto, pipeline=name, kinds=("data.arrived",)):
             event = record.event
@@ -104,7 +105,7 @@ def _arrivals(
             amount = arrivals.amount_of(event)
             yield Arrival(
                 position=record.position,
-                path=_path(event.uri, roots),
+                path=_path(event.uri, places),
                 format=event.format,
                 domain=event.domain,
                 bytes=amount.bytes,
@@ -115,9 +116,9 @@ def _arrivals(
             )
 
 
-def _path(uri: str, roots: tuple[Path, ...]) -> str:
+def _path(uri: str, places: Places) -> str:
     try:
-        return str(local_path(uri, roots))
+        return places.find(uri)[0]
     except InputError:
         return uri  # the roots changed meanwhile: ingest rejects it, with the reason
 

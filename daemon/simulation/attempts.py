@@ -25,6 +25,7 @@ from daemon.core.plans import Amount, Checkpoint, steps
 from daemon.core.state import Order, Pipeline, Run
 from daemon.simulation.book import Entry
 from daemon.simulation.costs import Costs
+from daemon.simulation.histories import a_host, seeded
 from daemon.simulation.learning import work
 from stages.base import Names
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 SHA: Final = "0" * 64
 STOPPING: Final = timedelta(seconds=1)
+NO_CHECKPOINT: Final = frozenset({"cancel", "died"})
 LOSS: Final = 1.5
 """What every champion loses: decisions look at differences alone."""
 DOCUMENTS: Final = 50
@@ -64,6 +66,7 @@ class Attempt:
         self._names = Names(run=order.run, stage=order.stage, attempt=order.attempt)
         self._pipeline, self._run = pipeline, run
         self._costs, self._random = costs, random
+        self._host = a_host(seeded(order.command))
         self._arrivals = arrivals
         training = run.plan.training
         self._steps = steps(training)
@@ -84,12 +87,12 @@ class Attempt:
         return event
 
     def stop(self, reason: InterruptReason, now: datetime) -> None:
-        """Ask it to end: within a second it saves a checkpoint, where it has one, and tells that it was stopped."""
+        """Ask it to end, or kill it: within a second it saves a checkpoint, where it can, and its end is told."""
         self.stopping = True
         at = now + STOPPING
         told: list[Told] = []
         passed = (now - self.began).total_seconds()
-        if self.stage == "train" and reason != "cancel" and self._step(passed) > self._begun:
+        if self.stage == "train" and reason not in NO_CHECKPOINT and self._step(passed) > self._begun:
             told.append((at, self._checkpoint(passed)))
         told.append((at, StageInterrupted(**self._names, reason=reason)))
         self._events = iter(told)
@@ -102,7 +105,7 @@ class Attempt:
         return round((self._step((at - self.began).total_seconds()) - self._begun) * self._step_tokens)
 
     def _tell(self, order: Order) -> Iterator[Told]:
-        yield self.began, StageStarted(**self._names, command=order.command, host="simulated", pid=1)
+        yield self.began, StageStarted(**self._names, command=order.command, host=self._host, pid=1)
         seconds, failure = self._seconds, self._fails_with
         limits = self._run.plan.limits
         if failure is not None:

@@ -195,8 +195,8 @@ class Engine:
                     self._observer.worked(name, attempt, now)
             elif attempt is None or attempt.command != run.order.command:
                 self._attempts[name] = self._begin(name, pipeline, run, run.order, now)
-            elif run.stop is not None and not attempt.stopping:
-                attempt.stop(run.stop, now)
+            elif not attempt.stopping and (run.stop is not None or run.order.lost):
+                attempt.stop(run.stop or "died", now)
             if self._approve_after is not None:
                 self._await(name, pipeline, now + self._approve_after)
         self._due = clock.next_due(self.state)

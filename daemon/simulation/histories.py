@@ -28,6 +28,7 @@ PRODUCER: Final = "https://data.example/made-up"
 DAY: Final = 86_400.0
 HOUR: Final = 3_600.0
 TOKENS_A_DOCUMENT: Final = 2_500
+HOSTS: Final = 9
 
 
 class Fact(msgspec.Struct, frozen=True, gc=False):
@@ -209,8 +210,13 @@ def _seen_failures(pipeline: str, storms: Sequence[Storm], random: Random) -> It
     for storm in storms:
         at = storm.begin
         while (at := at + timedelta(seconds=round(random.expovariate(1 / 1200)))) < storm.end:
-            host = f"node-{random.randint(1, 9)}"
-            yield Fact(at, pipeline, FailureReported(failure="worker_lost", host=host, evidence="no answer for 30 s"))
+            event = FailureReported(failure="worker_lost", host=a_host(random), evidence="no answer for 30 s")
+            yield Fact(at, pipeline, event)
+
+
+def a_host(random: Random) -> str:
+    """Return one of the hosts on which attempts run."""
+    return f"node-{random.randint(1, HOSTS)}"
 
 
 WEEKEND: Final = 1 / 3

@@ -9,8 +9,8 @@ from daemon.core.commands import FailRun, RunStage
 from daemon.core.decisions import Decision
 from daemon.core.errors import FailureClass
 from daemon.core.events import (
+    DaemonStarted,
     DataArrived,
-    FailureReported,
     StageFailed,
     StageInterrupted,
     TimerFired,
@@ -128,18 +128,18 @@ def test_other_wake_ups_are_not_its_own(build: Build, policy: str, key: str) -> 
 
 
 def test_while_a_wake_up_is_pending_nothing_is_decided_twice(build: Build) -> None:
-    """A restarted daemon, or another report, finds the wait that was decided."""
+    """A restarted daemon finds the wait that was decided."""
     run = build.run(failures=build.failures("transient"))
     state = build.pipeline(active=run, timers={f"{NAME}:p-90": build.after(seconds=2)})
-    for event in (FAILED, FailureReported(failure="worker_lost")):
+    for event in (FAILED, DaemonStarted(epoch=2, release="0", reducer=1, host="h", pid=1)):
         assert StageRecovery().decide(state, build.record(event)) is None
 
 
 def test_a_failure_without_a_wait_is_judged_when_it_is_seen_again(build: Build) -> None:
     """A configuration that gains this policy, or a daemon that is back, picks up a failure that nobody judged."""
     run = build.run(failures=build.failures("worker_lost"))
-    report = FailureReported(failure="worker_lost", host="h")
-    decision = StageRecovery().decide(build.pipeline(active=run), build.record(report))
+    started = DaemonStarted(epoch=2, release="0", reducer=1, host="h", pid=1)
+    decision = StageRecovery().decide(build.pipeline(active=run), build.record(started))
     assert decision is not None
     assert decision.verdict == "retry"
 

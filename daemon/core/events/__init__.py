@@ -185,7 +185,7 @@ EVENTS: dict[str, type[AnyEvent]] = {cls.kind: cls for cls in get_args(AnyEvent)
 TERMINAL = (StageSucceeded, StageFailed, StageInterrupted)
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
+class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An event in the journal's order. `recorded_at` is the only "now" there is; `time` is the producer's."""
 
     position: int

@@ -52,7 +52,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     difference: Loss | None = None
 
 
-class Carrier(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Carrier(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What the way of an event said beside the event itself; kept with its record, read by no policy.
 
     `timestamp` is in milliseconds since 1970. `value` is what came, where the record's text was composed of it;
@@ -68,6 +68,11 @@ class Carrier(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     headers: tuple[tuple[str, bytes | None], ...] = ()
     value: bytes | None = None
     traceparent: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where in a topic it lay, "" where it came another way."""
+        return f"{self.topic}/{self.partition}@{self.offset}" if self.topic else ""
 
 
 class Position(msgspec.Struct, frozen=True, kw_only=True):

@@ -173,9 +173,9 @@ def test_the_terminal_line_comes_after_a_torn_tail(tmp_path: Path) -> None:
         (None, signal.SIGKILL, None, "died", "SIGKILL"),
         (None, signal.SIGSEGV, None, "died", "SIGSEGV"),
         (None, signal.SIGALRM, None, "hang", "heartbeat limit"),
-        (None, None, "cancel", "cancel", "before it ran"),
-        (None, signal.SIGKILL, "preempt", "preempt", "before it ran"),
-        (1, None, "odd", "died", "before it ran"),
+        (None, None, "cancel", "cancel", "asked to stop. Its process is gone"),
+        (None, signal.SIGKILL, "preempt", "preempt", "asked to stop. Its process was ended by SIGKILL."),
+        (1, None, "odd", "died", "asked to stop. Its process ended with exit code 1."),
     ],
 )
 def test_how_it_ended(
@@ -210,7 +210,7 @@ def test_an_attempt_that_never_began_can_be_ended(tmp_path: Path) -> None:
     """Its folder is made for the line, so that no late starter begins what is over."""
     folder = tmp_path / "p-9" / "train" / "1"
     assert bury(folder, "p-9", "train", 1, "cancel")
-    assert last(folder).reason == "cancel"
+    assert (last(folder).reason, last(folder).message) == ("cancel", "It was stopped before it ran.")
 
 
 def test_a_burial_ends_what_the_attempt_left_running(tmp_path: Path, victim: subprocess.Popen[bytes]) -> None:

@@ -19,7 +19,7 @@ from daemon.dispatch.specification import attempt_folder
 from daemon.journal.base import Cursor
 from daemon.journal.memory import MemoryJournal
 from daemon.sources.queue import Inbox
-from stages.run_folder import Outcome, finished, hold, lines, place_specification, read_specification
+from stages.run_folder import Outcome, finished, hold, lines, place_specification, read_specification, sign
 
 Build = Any
 NAMES: Any = {"run": "p-9", "stage": "train", "attempt": 1}
@@ -228,6 +228,7 @@ def test_what_hangs_is_killed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(attempts, "kill", killed.append)
     bench.folder.mkdir(parents=True)
     with hold(bench.folder):
+        sign(bench.folder)
         bench.attend()
     assert killed == [bench.folder]
 

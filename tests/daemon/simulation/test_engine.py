@@ -10,6 +10,7 @@ from daemon.core.events import (
     CheckpointSaved,
     DataWithdrawn,
     DecisionMade,
+    FailureReported,
     ModelPromoted,
     OperatorRequested,
     RunStarted,
@@ -105,6 +106,33 @@ def test_a_lost_worker_goes_on_from_its_checkpoint(make: "Maker") -> None:
     assert len(steps) > 5
     assert sorted(set(steps)) == steps, "a step was reached twice"
     assert 800 <= account.trained_tokens <= 800 + 8 * 8 * account.stages["train"]
+
+
+def test_an_attempt_that_is_reported_as_lost_is_replaced(make: "Maker") -> None:
+    """It ends a second later, the next goes on from its checkpoint, and later reports change nothing."""
+    lost = [
+        Fact(make.zero + timedelta(seconds=150 + number), "p", FailureReported(failure="worker_lost"))
+        for number in range(5)
+    ]
+    elsewhere = Fact(make.zero + timedelta(seconds=120), "p", FailureReported(failure="worker_lost", host="nowhere"))
+    small = RewarmReplay(
+        after_tokens=800,
+        replay=0.0,
+        limits={"checkpoint_every": 20.0},
+        training={"batch": 1, "context": 8},
+    )
+    policies = (small, StageRecovery(), GATE)
+    history = make.history([*make.arrivals([0, 1], tokens=400), elsewhere, *lost], 10_000)
+    course = make.course(policies, history)
+    account = course.tally.account("p")
+    assert [run.outcome for run in account.runs.values()] == ["promoted"]
+    interrupted = [(at, e.attempt) for at, e in course.told("stage.interrupted") if isinstance(e, StageInterrupted)]
+    assert interrupted == [(151, 1)]
+    assert account.stages["train"] == 2
+    begun = [at for at, e in course.told("stage.started") if isinstance(e, StageStarted) and e.stage == "train"]
+    assert begun[1:] == [151]
+    assert course.engine.state.pipelines["p"].ignored == {"failure_elsewhere": 1, "failure_known": 1}
+    assert 800 < account.trained_tokens < 800 + 20
 
 
 def test_storms_end(make: "Maker") -> None:
