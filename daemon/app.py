@@ -34,10 +34,12 @@ from daemon.service.process import Boundary, Process
 from daemon.service.signals import Asked
 from daemon.service.standby import Heartbeat
 from daemon.sources.group import Sources
+from daemon.sources.kafka.messages import receiver
 from daemon.sources.queue import Inbox
 from ops.comparison import behind
 from ops.followers import Followers
 from ops.health import Status
+from ops.kafka_metrics import KafkaMetrics
 
 LONGEST_WAIT = 5.0
 JOIN_SECONDS = 10.0
@@ -113,6 +115,8 @@ class Daemon:
             boundary=boundary,
         )
         self._kafka = edges.kafka()
+        if self._kafka:
+            process.desk.registry.register(KafkaMetrics(lambda: [source.standing() for source in self._kafka]))
         self._sources = Sources([*edges.spools(), *self._kafka])
         self._followers = Followers(edges.followers())
         heartbeat = Heartbeat(journal.beat, settings.standby.lease)
@@ -132,7 +136,7 @@ class Daemon:
             state=State(),
             policies={name: pipeline.policies for name, pipeline in settings.pipelines.items()},
             inbox=self._inbox,
-            receive=door.receive,
+            receive=receiver(door.receive, [each.settings for each in configuration.kafka]),
             complete=completer(door, journal),
             observers=(self._metrics.observe, self._dispatcher.observe, self._followers.observe, self._committed),
             now=lambda: datetime.now(UTC),

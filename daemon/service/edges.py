@@ -93,6 +93,7 @@ class Edges(msgspec.Struct, frozen=True, kw_only=True):
                 access=each.access,
                 dead_letters=each.settings.dead_letter_topic,
                 transitions=(wanted.topic, wanted.on) if wanted else None,
+                state=self.configuration.state,
                 reader=self._reader,
                 boundary=self.boundary,
             )

@@ -65,8 +65,12 @@ class Home:
         after_tokens: int = 1,
         executor: Mapping[str, object] | None = None,
         standby: Mapping[str, object] | None = None,
+        kafka: Mapping[str, object] | None = None,
     ) -> None:
-        """Write the configuration: pipelines that all have these stages, and start with the first arrival."""
+        """Write the configuration: pipelines that all have these stages, and start with the first arrival.
+
+        `kafka` are the settings of a Kafka source beside the spool.
+        """
         start = {"kind": "rewarm_replay", "after_tokens": after_tokens, "limits": dict(limits or {})}
         pipeline = {"stages": list(stages or (NOTE,)), "policies": [start, RECOVERY]}
         if http and not self.port:
@@ -77,7 +81,7 @@ class Home:
             "state": "state",
             "http": {"enabled": http, "port": self.port},
             "roots": ["inbox"],
-            "sources": [{"kind": "spool", "path": "spool"}],
+            "sources": [{"kind": "spool", "path": "spool"}, *([{"kind": "kafka", **kafka}] if kafka else [])],
             "executor": {"slots": 2, "warm_workers": int(warm), **(executor or {})},
             "standby": dict(standby or {}),
             "pipelines": dict.fromkeys(pipelines, pipeline),

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from starlette.types import Message
 
-from daemon.core.events import InputRejected, OperatorRequested
+from daemon.core.events import Carrier, InputRejected, OperatorRequested
 from daemon.door import MAX_BYTES, Letter
 from daemon.sources.http.events import Limits
 from daemon.sources.http.modes import MAX_BATCH, MAX_BATCH_BYTES, TooMany, letters
@@ -73,6 +73,29 @@ def test_binary_mode_is_kept_as_the_same_event(site: Site) -> None:
         "data": {"metric": "psi", "value": 0.5},
     }
     assert site.post(event('café "'))[1]["outcome"] == "duplicate"
+
+
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+OTHER = TRACE.replace("4bf9", "0000")
+
+
+def test_the_trace_of_a_request_is_that_of_its_events(site: Site) -> None:
+    """Of each in a batch too, unless the event names its own; what is no traceparent is ignored."""
+    site.post([event("1"), event("2", traceparent=OTHER)], {**BATCH, "traceparent": TRACE})
+    site.post(event("3"), {**STRUCTURED, "traceparent": "00-1"})
+    site.post(b'{"metric": "psi", "value": 0.5}', {**binary("4"), "ce-traceparent": OTHER, "traceparent": TRACE})
+    assert [record.carrier for record in site.records()] == [
+        Carrier(traceparent=TRACE),
+        Carrier(traceparent=OTHER),
+        None,
+        Carrier(traceparent=OTHER),
+    ]
+
+
+def binary(identity: str) -> dict[str, str]:
+    """Return the headers of an event in binary mode."""
+    head = {"specversion": "1.0", "id": identity, "source": "/test", "type": "drift.detected", "subject": "one"}
+    return {**PLAIN, **{f"ce-{name}": value for name, value in head.items()}}
 
 
 @pytest.mark.parametrize("content", [b"hello", b"\xff\x00", b'{"metric": '])
