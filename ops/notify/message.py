@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from daemon.core.encoding import encode
+from daemon.core.encoding import encode, type_of
 from daemon.core.errors import RewarmError
 from daemon.core.events import Record
 
@@ -63,7 +63,7 @@ def body(journal: str, record: Record) -> bytes:
     """Return a record's message; the same bytes each time."""
     message = Message(
         id=identity(journal, record),
-        type=f"io.rewarm.{record.event.kind}.v{record.event.version}",
+        type=type_of(record.event.kind, record.event.version),
         time=record.recorded_at,
         data=msgspec.Raw(encode(record.event)),
         position=record.position,

@@ -308,7 +308,7 @@ def test_one_that_hangs_delays_no_other(bench: "Bench", receiver: "Receiver", an
     bench.held()
     receiver.wait(2)
     assert told(receiver) == [2, 3]
-    assert group.behind()["slow"] == 2
+    assert group.behind()["notify:slow"] == 2
     before = threading.active_count()
     group.stop()
     assert threading.active_count() <= before
