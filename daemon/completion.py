@@ -1,6 +1,7 @@
 """What the journal and the state add to an outside event before it is recorded."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from msgspec.structs import replace
 
@@ -18,8 +19,9 @@ from daemon.core.events import (
 )
 from daemon.core.plans import Amount
 from daemon.core.state import Pipeline, State
-from daemon.door import Door, Offer, local_path
+from daemon.door import Door, Offer
 from daemon.journal.base import Reader, Transaction, scan_where
+from daemon.places import Places, local_path
 
 Complete = Callable[[Transaction, State, Offer], AnyEvent]
 
@@ -29,6 +31,7 @@ def completer(door: Door, reader: Reader) -> Complete:
 
     It raises InputError where an event refers to what is not there; `reader` must see the transaction's rows.
     """
+    places = _Latest(door.roots)
 
     def complete(transaction: Transaction, state: State, offer: Offer) -> AnyEvent:
         event = offer.event
@@ -39,7 +42,7 @@ def completer(door: Door, reader: Reader) -> Complete:
             case DataArrived():
                 domains = pipeline.domains if pipeline else {}
                 most = pipeline.settings.max_domains if pipeline and pipeline.settings else 1
-                return door.complete(event, domains, most)
+                return door.complete(event, domains, most, places.of(transaction))
             case OperatorRequested(verb="drop") | OperatorRequested(verb="retry", dead_letter=int()):
                 return dead_letters.settle(reader, event, offer.pipeline, pipeline)
             case OperatorRequested(verb="align"):
@@ -62,18 +65,38 @@ def completer(door: Door, reader: Reader) -> Complete:
     return complete
 
 
+class _Latest:
+    """What the transaction in the making has seen of the roots: the next one looks anew."""
+
+    def __init__(self, roots: Sequence[Path]) -> None:
+        self._roots = roots
+        self._transaction: Transaction | None = None
+        self._places = Places(roots)
+
+    def of(self, transaction: Transaction) -> Places:
+        """Return what was seen in this transaction."""
+        if transaction is not self._transaction:
+            self._transaction, self._places = transaction, Places(self._roots)
+        return self._places
+
+
 def _aligned(door: Door, event: OperatorRequested) -> OperatorRequested:
-    """Refuse positions that are nobody's."""
+    """Refuse positions that are nobody's, or that contradict each other."""
     if not event.positions:
         raise InputError("missing_positions", "align needs the positions to be set: rewarm align --set TOPIC=OFFSET.")
     places = [(at.cluster, at.topic_id or at.topic, at.partition) for at in event.positions]
     if len(set(places)) < len(places):
         raise InputError("position_twice", "A partition has one position: name each of them once.")
+    meant: dict[tuple[str, str], tuple[str, str]] = {}
     for at in event.positions:
         if at.topic not in door.topics.get(at.source, ()):
             known = ", ".join(f"{name}/{topic}" for name, topics in door.topics.items() for topic in sorted(topics))
             message = f"No source {at.source!r} with a topic {at.topic!r} is configured; known: {known or 'none'}."
             raise InputError("unknown_topic", message)
+        topic = (at.cluster, at.topic_id)
+        if meant.setdefault((at.source, at.topic), topic) != topic:
+            message = f"{at.source}/{at.topic} is one topic of one cluster: name it by the same ids in each position."
+            raise InputError("position_twice", message)
     return event
 
 

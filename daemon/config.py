@@ -4,9 +4,9 @@ import difflib
 import hashlib
 import os
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from pathlib import Path
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Annotated, Any, Union, cast, get_args, get_origin
 
 import msgspec
@@ -22,6 +22,14 @@ from daemon.settings import PREFIX, NotifySettings, Settings, SpoolSettings, Tls
 from daemon.settings.kafka import KafkaSettings
 
 BOOL = "tag:yaml.org,2002:bool"
+PLAIN = {
+    "model_type": "must hold keys and values",
+    "dict_type": "must hold keys and values",
+    "tuple_type": "must be a list, such as [a, b]",
+    "too_short": "must hold at least 1 item, and is empty",
+    "union_tag_not_found": "must be keys and values, with a `kind` among them",
+}
+"""Type of a mistake → what is meant, in the words of whoever writes YAML and knows no Python."""
 SEARCHED = (Path("rewarm.yaml"), Path("/etc/rewarm/rewarm.yaml"))
 
 
@@ -178,16 +186,37 @@ def _causes(error: ValidationError) -> list[Any]:
 
 def _explain(file: Path | None, problem: Any) -> str:  # noqa: ANN401 - pydantic's own untyped report
     where = ".".join(str(part) for part in problem["loc"]) or "(top)"
-    message = str(problem["msg"]).removeprefix("Value error, ")
+    message = PLAIN.get(problem["type"]) or str(problem["msg"]).removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         message = _unknown(problem["loc"][:-1], str(problem["loc"][-1]))
-    elif problem["type"] not in {"missing", "union_tag_invalid", "union_tag_not_found"}:
+    elif problem["type"] == "union_tag_invalid":
+        given, known = problem["ctx"]["tag"], problem["ctx"]["expected_tags"]
+        message = f"there is no kind {given!r}; known kinds: {known}"
+    elif problem["type"] not in {"missing", "too_short", "union_tag_not_found"}:
         given = problem["input"]
-        hidden = problem["loc"][-1:] == ("url",)  # a password may be in it, and its path is often a secret
-        message = message if hidden or isinstance(given, dict | BaseModel) else f"{message} (it is {given!r})"
-    variable = PREFIX + "__".join(str(part) for part in problem["loc"]).upper()
-    place = f"the environment ({variable})" if variable in os.environ else file or "the environment"
+        hidden = _secret(problem) or isinstance(given, dict | BaseModel)
+        message = message if hidden else f"{message} (it is {'empty' if given is None else repr(given)})"
+    variables = [PREFIX + "__".join(str(part) for part in named).upper() for named in _named(problem["loc"])]
+    variable = next((name for name in variables if name in os.environ), None)
+    place = f"the environment ({variable})" if variable else file or "the environment"
     return f"{place}: {where}: {message}."
+
+
+def _secret(problem: Any) -> bool:  # noqa: ANN401 - as above
+    """Return whether the wrong value may be a secret that was written where none belongs."""
+    location = problem["loc"]
+    if "security" in location:
+        return bool(problem["type"] != "literal_error")
+    # A password may be in a web address, its path is often a secret, and servers are given as such by mistake.
+    return location[-1:] == ("url",) or "bootstrap_servers" in location
+
+
+def _named(location: tuple[int | str, ...]) -> Iterator[tuple[int | str, ...]]:
+    """Yield the keys that a variable may name: the very one, or the list that it is in, for that is given whole."""
+    yield location
+    first = next((index for index, part in enumerate(location) if isinstance(part, int)), None)
+    if first is not None:
+        yield location[:first]
 
 
 def _unknown(location: tuple[int | str, ...], key: str) -> str:
@@ -209,7 +238,7 @@ def _known(location: tuple[int | str, ...]) -> list[str]:
 def _step(here: Any, part: int | str) -> Any:  # noqa: ANN401 - types as values
     if isinstance(here, type) and issubclass(here, BaseModel):
         field = next((f for name, f in here.model_fields.items() if part in (name, f.alias)), None)
-        return field.annotation if field else None
+        return _present(field.annotation) if field else None
     origin = get_origin(here)
     if origin is Annotated:
         return _step(get_args(here)[0], part)
@@ -218,6 +247,13 @@ def _step(here: Any, part: int | str) -> Any:  # noqa: ANN401 - types as values
         return tagged[0] if tagged else next((m for m in get_args(here) if isinstance(m, type)), None)
     arguments = [argument for argument in get_args(here) if argument is not Ellipsis]
     return arguments[-1] if arguments else None
+
+
+def _present(annotation: Any) -> Any:  # noqa: ANN401 - types as values
+    """Return what a key holds that may be left out (`X | None`): X."""
+    members = [each for each in get_args(annotation) if each is not NoneType]
+    optional = get_origin(annotation) in (Union, UnionType) and len(members) == 1
+    return members[0] if optional else annotation
 
 
 def _tag(member: Any) -> str | None:  # noqa: ANN401 - types as values

@@ -32,6 +32,7 @@ COMMANDS = {
     "request": "request",
     "dead-letters": "dead_letters",
     "adopt": "adopt",
+    "align": "align",
     "replay": "replay",
     "backup": "backup",
     "restore": "backup",

@@ -5,15 +5,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args, get_type_hints
 
-import msgspec
-
-from daemon.cli.delivery import envelope
+from daemon.cli.delivery import requested
 from daemon.cli.emit import send, waiting
 from daemon.cli.output import warn
 from daemon.cli.session import configured, pipeline_named
 from daemon.core.errors import InputError
 from daemon.core.events import OperatorRequested
-from daemon.door import local_path
+from daemon.places import local_path
 
 if TYPE_CHECKING:
     from daemon.cli.session import Commands
@@ -63,11 +61,4 @@ def run(arguments: argparse.Namespace) -> int:
             warn(f"Sent all the same, but as things are it would be refused: {folder} is no folder.")
     except InputError as error:
         warn(f"Sent all the same, but as things are it would be refused: {error}")
-    event = envelope(
-        OperatorRequested.kind,
-        pipeline,
-        msgspec.json.encode({key: value for key, value in data.items() if value}),
-        now=datetime.now(UTC),
-        version=OperatorRequested.version,
-    )
-    return send(configuration, event, arguments)
+    return send(configuration, requested(data, pipeline=pipeline, now=datetime.now(UTC)), arguments)

@@ -96,6 +96,11 @@ def _hints(configuration: "Configuration", position: int) -> list[str]:
             f"MLflow at {uri if file is None else short(file)} has recorded up to position {recorded:,}, and the "
             f"restored journal ends at {position:,}: move that store away, or name another one; it is filled anew."
         )
+    if configuration.kafka:
+        hints.append(
+            "Kafka is read again from where the copy stood, as far as its topics reach back: "
+            f"`{program()} align` shows how much that is."
+        )
     lost = unread(configuration.journal, configuration.spools)
     if lost:
         hints.append(

@@ -1,13 +1,15 @@
 """`rewarm check-config`: what is configured, or every mistake in it."""
 
 import argparse
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from daemon.cli.output import NOTHING, count, facts, heading, kept, seconds, short, show, show_json
+from daemon.cli.output import NOTHING, count, facts, heading, kept, seconds, short, show, show_json, warn
 from daemon.cli.session import configured
 from daemon.config import Configuration
+from daemon.settings.kafka import KafkaSettings
 from daemon.sources.http.files import check
 
 if TYPE_CHECKING:
@@ -35,6 +37,22 @@ class PipelineView(msgspec.Struct, frozen=True, kw_only=True):
     policies: tuple[PolicyView, ...]
 
 
+class KafkaView(msgspec.Struct, frozen=True, kw_only=True):
+    """A configured Kafka source; `topics` → the pipeline that their events are about where they do not say it."""
+
+    servers: tuple[str, ...]
+    topics: dict[str, str | None]
+    mapped: tuple[str, ...]
+    protocol: str
+    mechanism: str | None
+    username: str
+    group_id: str
+    operators: bool
+    dead_letters: str | None
+    transitions: str | None
+    on: tuple[str, ...]
+
+
 class View(msgspec.Struct, frozen=True, kw_only=True):
     """The whole configuration with paths made absolute."""
 
@@ -45,6 +63,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     roots: tuple[str, ...]
     spools: tuple[str, ...]
+    kafka: dict[str, KafkaView]
     http: str | None
     tokens: dict[str, tuple[str, ...]]
     standby: float | None
@@ -54,6 +73,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     warm_workers: int
     on_drain: str
     pipelines: dict[str, PipelineView]
+    warnings: tuple[str, ...]
 
 
 def add(commands: "Commands", common: argparse.ArgumentParser) -> None:
@@ -68,6 +88,8 @@ def run(arguments: argparse.Namespace) -> int:
     configuration = configured(arguments)
     check(configuration)
     view = describe(configuration)
+    for warning in view.warnings:
+        warn(warning)
     if arguments.json:
         show_json(view)
         return 0
@@ -113,6 +135,7 @@ def describe(configuration: Configuration) -> View:
         state=str(configuration.state),
         roots=tuple(map(str, configuration.roots)),
         spools=tuple(map(str, configuration.spools)),
+        kafka={each.settings.name: _kafka(each.settings) for each in configuration.kafka},
         http=f"{'https' if http.tls else 'http'}://{http.host}:{http.port}" if http.enabled else None,
         tokens={token.name: token.scopes for token in configuration.tokens},
         standby=settings.standby.lease if settings.standby.enabled else None,
@@ -122,7 +145,39 @@ def describe(configuration: Configuration) -> View:
         warm_workers=settings.executor.warm_workers,
         on_drain=settings.executor.on_drain,
         pipelines=pipelines,
+        warnings=tuple(warning for each in configuration.kafka for warning in doubts(each.settings)),
     )
+
+
+def _kafka(settings: KafkaSettings) -> KafkaView:
+    security, wanted = settings.security, settings.transitions
+    return KafkaView(
+        servers=settings.bootstrap_servers,
+        topics={topic.name: topic.pipeline for topic in settings.topics},
+        mapped=tuple(topic.name for topic in settings.topics if topic.mapping is not None),
+        protocol=security.protocol,
+        mechanism=security.mechanism,
+        username=security.username or (security.oauth.client_id if security.oauth else ""),
+        group_id=settings.group_id,
+        operators=settings.operators,
+        dead_letters=settings.dead_letter_topic,
+        transitions=wanted.topic if wanted else None,
+        on=wanted.on if wanted else (),
+    )
+
+
+def doubts(settings: KafkaSettings) -> Iterator[str]:
+    """Yield what is allowed in a Kafka source, and should be meant."""
+    security, name = settings.security, f"Kafka source {settings.name!r}"
+    if security.mechanism in {"PLAIN", "OAUTHBEARER"} and security.protocol == "sasl_plaintext":
+        what = "password" if security.mechanism == "PLAIN" else "token"
+        yield f"{name} sends its {what} unencrypted: let `protocol` be sasl_ssl."
+    elif security.mechanism is not None and security.protocol == "sasl_plaintext":
+        yield f"{name} says who it is, and then sends everything unencrypted: let `protocol` be sasl_ssl."
+    if security.protocol.endswith("ssl") and not security.check_hostname:
+        yield f"{name} takes any certificate of a trusted authority for the broker's: leave `check_hostname` out."
+    if settings.operators and security.mechanism is None and security.certificate_file is None:
+        yield f"{name} lets everybody operate who reaches the brokers: `operators` without any authentication."
 
 
 def thresholds(policy: PolicyView) -> str:
@@ -147,6 +202,7 @@ def _places(view: View) -> list[tuple[str, str]]:
         ("state", short(view.state)),
         ("roots", ", ".join(map(short, view.roots)) or NOTHING),
         ("spool", ", ".join(map(short, view.spools)) or NOTHING),
+        *((f"kafka {name}", _source(each)) for name, each in view.kafka.items()),
         ("http", view.http or "not served"),
         ("tokens", ", ".join(f"{name} ({', '.join(scopes)})" for name, scopes in view.tokens.items()) or NOTHING),
         (
@@ -157,3 +213,21 @@ def _places(view: View) -> list[tuple[str, str]]:
         *((f"notify {name}", ", ".join(kinds)) for name, kinds in view.notify.items()),
         ("retention", kept(view.retention)),
     ]
+
+
+def _source(each: KafkaView) -> str:
+    """Return a Kafka source in one line."""
+    topics = [
+        f"{topic}{' (mapped)' if topic in each.mapped else ''}{f' → {pipeline}' if pipeline else ''}"
+        for topic, pipeline in each.topics.items()
+    ]
+    secured = f"{each.protocol}{f', {each.mechanism}' if each.mechanism else ''}"
+    parts = [
+        f"{', '.join(topics)} at {', '.join(each.servers)}",
+        f"{secured} as {each.username}" if each.username else secured,
+        f"group {each.group_id}",
+        f"dead letters to {each.dead_letters}" if each.dead_letters else "no topic of dead letters",
+        *([f"tells {each.transitions} of {', '.join(each.on)}"] if each.transitions else []),
+        *(["whoever writes to it may operate"] if each.operators else []),
+    ]
+    return "; ".join(parts)

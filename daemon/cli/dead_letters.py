@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from daemon import dead_letters
-from daemon.cli.delivery import CloudEvent, envelope
+from daemon.cli.delivery import CloudEvent, requested
 from daemon.cli.emit import Sent, dispatch, sending
 from daemon.cli.letters import described, fate, line, printable, readable, row, whole
 from daemon.cli.output import count, facts, lines, show, show_json, warn, write
 from daemon.cli.session import configured, find_daemon, perhaps_reading, reading
 from daemon.config import Configuration
 from daemon.core.errors import RewarmError
-from daemon.core.events import InputRejected, OperatorRequested
+from daemon.core.events import InputRejected
 from daemon.dead_letters import DeadLetter, Outcome, Settled
 from daemon.journal.base import Reader
 
@@ -213,13 +213,11 @@ def _request(
     """Return the request; asked twice in the same words it is the same fact."""
     position, known = letter.record.position, configuration.settings.pipelines
     data = {"verb": arguments.verb, "dead_letter": position, "reason": arguments.because}
-    return envelope(
-        OperatorRequested.kind,
-        letter.record.pipeline if letter.record.pipeline in known else None,
-        msgspec.json.encode({key: value for key, value in data.items() if value != ""}),
+    return requested(
+        data,
+        pipeline=letter.record.pipeline if letter.record.pipeline in known else None,
         now=datetime.now(UTC),
         identity=str(uuid.uuid5(uuid.NAMESPACE_OID, f"{journal} {arguments.verb} {position} {arguments.because}")),
-        version=OperatorRequested.version,
     )
 
 

@@ -7,17 +7,16 @@ import re
 import socket
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from daemon.config import Configuration
-from daemon.core.encoding import encode
+from daemon.core.encoding import encode, type_of
 from daemon.core.errors import InputError, RewarmError
-from daemon.core.events import AnyEvent, InputRejected
+from daemon.core.events import AnyEvent, InputRejected, OperatorRequested
 from daemon.door import Door, Letter
 from daemon.files import write_atomically
 from daemon.journal.base import Reader, scan
@@ -39,14 +38,22 @@ class CloudEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Delivered(msgspec.Struct, frozen=True, kw_only=True):
-    """An event that was sent: its identity and its way; in the spool its file, and the journal's end before."""
+    """An event that was sent: its identity and its way, its file in the spool or its place in Kafka.
+
+    It is read once the input cursor called `cursor` stands beyond `offset`; a dead letter of it names `where`.
+    `after` is the journal's end before it was sent.
+    """
 
     id: str
     source: str
     type: str
-    way: Literal["http", "spool"] = "spool"
+    way: Literal["http", "spool", "kafka"] = "spool"
     file: str = ""
-    sha256: str = ""
+    topic: str = ""
+    partition: int | None = None
+    offset: int = 0
+    cursor: str = ""
+    where: str = ""
     after: int = 0
 
 
@@ -80,7 +87,7 @@ def envelope(
     event = CloudEvent(
         id=identity or str(uuid.uuid4()),
         source=source or default_source(),
-        type=f"io.rewarm.{kind}.v{version}",
+        type=type_of(kind, version),
         subject=pipeline,
         time=now.isoformat(),
         data=msgspec.Raw(msgspec.json.encode(raw)),
@@ -99,6 +106,15 @@ def enveloped(event: AnyEvent, pipeline: str, *, now: datetime, identity: str, s
     return envelope(event.kind, pipeline, data, now=now, identity=identity, source=source, version=event.version)
 
 
+def requested(
+    data: Mapping[str, object], *, pipeline: str | None = None, now: datetime, identity: str | None = None
+) -> CloudEvent:
+    """Return the envelope of a person's request: its verb and what belongs to that, without what is empty."""
+    given = msgspec.json.encode({key: value for key, value in data.items() if value not in (None, "")})
+    kind, version = OperatorRequested.kind, OperatorRequested.version
+    return envelope(kind, pipeline, given, now=now, identity=identity, version=version)
+
+
 def default_source() -> str:
     """Return who sends when nothing else is said: this person on this machine."""
     try:
@@ -108,15 +124,15 @@ def default_source() -> str:
     return f"/cli/{user}@{socket.gethostname()}"
 
 
-def inspect(configuration: Configuration, event: CloudEvent) -> list[str]:
-    """Ask the daemon's own door about an event; returns warnings.
+def inspect(configuration: Configuration, event: CloudEvent, *, operator: bool = True) -> list[str]:
+    """Ask the daemon's own door about an event; returns warnings. `operator`: its way lets one operate.
 
     Raises RewarmError with the door's reason when it would not come in. What can change until the daemon reads
     it (files, roots) is a warning.
     """
     door = Door(pipelines=configuration.settings.pipelines, roots=configuration.roots)
-    text = msgspec.json.encode(event)
-    offer = door.receive(Letter(text=text, where="command line", source="/cli", id=event.id, by=default_source()))
+    text, by = msgspec.json.encode(event), default_source() if operator else None
+    offer = door.receive(Letter(text=text, where="command line", source="/cli", id=event.id, by=by))
     if offer.refusal is not None or offer.event is None:
         raise RewarmError((offer.refusal or ("", "The event cannot be read."))[1])
     try:
@@ -138,7 +154,8 @@ def deliver(configuration: Configuration, event: CloudEvent, head: int) -> Deliv
     text = msgspec.json.encode(event)
     name = re.sub(r"[^A-Za-z0-9._-]", "_", event.id).lstrip(".")[:100] or "event"
     sent = f"{datetime.fromisoformat(event.time).astimezone(UTC):%Y%m%dT%H%M%S.%fZ}"
-    target = folder / f"{sent}-{name}-{hashlib.sha256(text).hexdigest()[:8]}.json"
+    sha256 = hashlib.sha256(text).hexdigest()
+    target = folder / f"{sent}-{name}-{sha256[:8]}.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(target, text)
@@ -149,7 +166,8 @@ def deliver(configuration: Configuration, event: CloudEvent, head: int) -> Deliv
         source=event.source,
         type=event.type,
         file=str(target),
-        sha256=hashlib.sha256(text).hexdigest(),
+        cursor=f"spool:{sha256}",
+        where=f"{target.name}:1",
         after=head,
     )
 
@@ -157,16 +175,15 @@ def deliver(configuration: Configuration, event: CloudEvent, head: int) -> Deliv
 def find_answer(reader: Reader, delivered: Delivered) -> Answer:
     """Return what the journal says of a delivered event.
 
-    The spool's cursor moves with the records of a file, so once it has moved, an event without a record of its
+    An input cursor moves with the records of what was read, so once it has moved, an event without a record of its
     own and without a dead letter was known before.
     """
-    if reader.cursor(f"spool:{delivered.sha256}") is None:
+    if (reader.cursor(delivered.cursor) or 0) <= delivered.offset:
         return Answer(outcome="waiting")
-    where = f"{Path(delivered.file).name}:1"
     for record in scan(reader, delivered.after):
         if (record.source, record.id) == (delivered.source, delivered.id):
             return Answer(outcome="accepted", position=record.position)
-        if isinstance(record.event, InputRejected) and record.event.where == where:
+        if isinstance(record.event, InputRejected) and record.event.where == delivered.where:
             event = record.event
             return Answer(outcome="dead_letter", position=record.position, reason=event.reason, message=event.message)
     return Answer(outcome="duplicate")

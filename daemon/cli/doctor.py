@@ -4,18 +4,21 @@ import argparse
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import msgspec
 from rich.table import Table
 from rich.text import Text
 
+from daemon.cli.checks import Check, Level
+from daemon.cli.kafka_checks import kafka_checks
 from daemon.cli.output import count, short, show, show_json, size
-from daemon.cli.session import configured, find_daemon
+from daemon.cli.positions import cursors
+from daemon.cli.session import configured, find_daemon, perhaps_reading
 from daemon.config import Configuration
-from daemon.core.errors import RewarmError
+from daemon.core.errors import JournalError, RewarmError
 from daemon.core.state import State, dump, fingerprint
 from daemon.core.transition import REDUCER_VERSION, evolve
 from daemon.journal.base import Reader, Snapshot, scan
@@ -26,22 +29,12 @@ from ops.comparison import Comparison
 if TYPE_CHECKING:
     from daemon.cli.session import Commands
 
-Level = Literal["ok", "note", "wrong"]
 MOST_FOLDED = 200_000
 SCARCE = 1 << 30
 RESOLVE_SECONDS = 5.0
 TOO_LITTLE = 64 << 20
 NETWORKED = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "9p", "ceph", "glusterfs", "lustre"})
 MARKS: dict[Level, tuple[str, str]] = {"ok": ("✓", "green"), "note": ("·", "yellow"), "wrong": ("✗", "red")}
-
-
-class Check(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that was looked at; `advice` says what to do."""
-
-    name: str
-    level: Level
-    message: str
-    advice: str = ""
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +47,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 def add(commands: "Commands", common: argparse.ArgumentParser) -> None:
     """Add the command."""
-    text = "check journal, snapshots, spool, disk, worker, MLflow and GPU; exit 1 when something is wrong"
+    text = "check journal, snapshots, spool, Kafka, disk, worker, MLflow and GPU; exit 1 when something is wrong"
     parser = commands.add_parser("doctor", parents=[common], help=text, description=text)
     parser.set_defaults(run=run)
 
@@ -93,6 +86,7 @@ def examine(configuration: Configuration) -> Report:
         *spool_checks(configuration),
         *place_checks(configuration),
         *notify_checks(configuration),
+        *source_checks(configuration),
     ]
     checks += [gpu_check()]
     return Report(wrong=sum(check.level == "wrong" for check in checks), checks=tuple(checks), mlflow=comparison)
@@ -125,8 +119,6 @@ def journal_checks(configuration: Configuration) -> Iterator[Check]:
             message=count(state.dead_letters, "input was refused", "inputs were refused"),
             advice="rewarm dead-letters list",
         )
-    for name, why in sorted(state.degraded.items()):
-        yield Check(name="source", level="wrong", message=f"{name}: {why}", advice="it is tried again by itself")
 
 
 def snapshot_check(reader: Reader, head: int) -> Check:
@@ -226,6 +218,30 @@ def place_checks(configuration: Configuration) -> Iterator[Check]:
         level: Level = "ok" if free >= SCARCE else "note" if free >= TOO_LITTLE else "wrong"
         advice = "" if level == "ok" else "free some space: with none the daemon takes no more input"
         yield Check(name=name, level=level, message=f"{size(free)} free ({kind or 'unknown'})", advice=advice)
+
+
+def source_checks(configuration: Configuration) -> Sequence[Check]:
+    """Return what the daemon says of its sources, how the Kafka sources are, and how far each partition was read."""
+    try:
+        with perhaps_reading(configuration) as reader:
+            state = State() if reader is None else restore(reader).state
+            found = kafka_checks(configuration, state, cursors(reader))
+    except JournalError:  # what is wrong with it is told already
+        return kafka_checks(configuration, State(), cursors(None))
+    running = find_daemon(configuration.journal).running
+    return [*degraded_checks(state.degraded, found, running=running), *found]
+
+
+def degraded_checks(degraded: Mapping[str, str], found: Sequence[Check], *, running: bool) -> Iterator[Check]:
+    """Yield what the daemon says of its sources, without what was found here as well: each thing is told once."""
+    known = {check.message for check in found}
+    for name, why in sorted(degraded.items()):
+        if why in known:
+            continue
+        if running:
+            yield Check(name="source", level="wrong", message=f"{name}: {why}")
+        else:
+            yield Check(name="source", level="note", message=f"{name}, when the last daemon ended: {why}")
 
 
 def notify_checks(configuration: Configuration) -> Iterator[Check]:

@@ -1,4 +1,4 @@
-"""`rewarm emit`: one event to the daemon, by HTTP or the spool, checked before it is sent."""
+"""`rewarm emit`: one event to the daemon, by HTTP, the spool or Kafka, checked before it is sent."""
 
 import argparse
 import hashlib
@@ -29,6 +29,7 @@ EXAMPLES = """examples:
   rewarm emit data docs-lm var/inbox/manual.jsonl --domain manuals --wait
   rewarm emit data.arrived docs-lm --data '{"uri": "manual.jsonl", "domain": "manuals"}'
   rewarm emit drift.detected docs-lm --data '{"metric": "psi", "value": 0.31}'
+  rewarm emit data docs-lm var/inbox/manual.jsonl --domain manuals --kafka rewarm.events --wait
 """
 
 
@@ -60,13 +61,22 @@ def add(commands: "Commands", common: argparse.ArgumentParser) -> None:
     parser.add_argument("--id", help="sent twice under one id, an event counts once (default: a new one)")
     parser.add_argument("--source", help="who sends (default: you on this machine)")
     waiting(parser)
+    parser.add_argument(
+        "--kafka",
+        nargs="?",
+        const="",
+        metavar="TOPIC",
+        help="by Kafka: SOURCE/TOPIC or TOPIC (default: the first topic of the first Kafka source)",
+    )
     parser.set_defaults(run=run)
 
 
 def waiting(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of commands that may wait for the journal."""
     parser.add_argument(
-        "--wait", action="store_true", help="by the spool: wait until it is in the journal, and say what became of it"
+        "--wait",
+        action="store_true",
+        help="wait until it is in the journal, and say what became of it (HTTP always does)",
     )
     sending(parser)
 
@@ -96,12 +106,20 @@ def run(arguments: argparse.Namespace) -> int:
         source=arguments.source,
         version=EVENTS[kind].version if kind in EVENTS else 1,
     )
-    return send(configuration, event, arguments)
+    if arguments.kafka is None:
+        return send(configuration, event, arguments)
+    if arguments.spool or arguments.token_file is not None:
+        raise RewarmError("Either by Kafka or another way: --kafka goes with neither --spool nor --token-file.")
+    return _tell(configuration, _by_kafka(configuration, event, arguments), arguments)
 
 
 def send(configuration: Configuration, event: CloudEvent, arguments: argparse.Namespace) -> int:
-    """Send an event and tell; 1 when it became a dead letter or did not arrive in time."""
+    """Send an event by HTTP or the spool, and tell; 1 when it became a dead letter or did not arrive in time."""
     sent = dispatch(configuration, event, arguments, wait=arguments.timeout if arguments.wait else None)
+    return _tell(configuration, sent, arguments)
+
+
+def _tell(configuration: Configuration, sent: Sent, arguments: argparse.Namespace) -> int:
     answer = sent.answer
     if arguments.json:
         show_json({"event": sent.delivered, "answer": answer})
@@ -120,7 +138,7 @@ def dispatch(
     ways it counts once, so where HTTP gives no answer the spool is as good.
     """
     for warning in inspect(configuration, event):
-        warn(f"Sent all the same, but as things are it would be refused: {warning}")
+        warn(f"Sending it all the same, but as things are it would be refused: {warning}")
     target = None if arguments.spool else find_target(configuration, arguments.token_file)
     sent = _by_http(target, event) if target is not None else None
     return sent or _by_spool(configuration, event, wait)
@@ -167,10 +185,23 @@ def _by_http(target: Target, event: CloudEvent) -> Sent | None:
     return Sent(Delivered(id=event.id, source=event.source, type=event.type, way="http"), answer, target.url)
 
 
-def _by_spool(configuration: Configuration, event: CloudEvent, wait: float | None) -> Sent:
+def _by_kafka(configuration: Configuration, event: CloudEvent, arguments: argparse.Namespace) -> Sent:
+    from daemon.cli.produce import destination, produce
+
+    kafka, topic = destination(configuration, arguments.kafka)
+    for warning in inspect(configuration, event, operator=kafka.settings.operators):
+        warn(f"Sending it all the same, but as things are it would be refused: {warning}")
+    delivered = produce(kafka, topic, event, _head(configuration))
+    return Sent(delivered, _await(configuration, delivered, arguments.timeout) if arguments.wait else None)
+
+
+def _head(configuration: Configuration) -> int:
     with perhaps_reading(configuration) as reader:
-        head = reader.head() if reader is not None else 0
-    delivered = deliver(configuration, event, head)
+        return reader.head() if reader is not None else 0
+
+
+def _by_spool(configuration: Configuration, event: CloudEvent, wait: float | None) -> Sent:
+    delivered = deliver(configuration, event, _head(configuration))
     return Sent(delivered, None if wait is None else _await(configuration, delivered, wait))
 
 
@@ -195,12 +226,15 @@ def _concluded(configuration: Configuration, delivered: Delivered, answer: Answe
 
 def _sentences(configuration: Configuration, sent: Sent) -> list[str]:
     delivered, answer, url = sent
-    way = f"  by HTTP: {url}" if url else f"  by the spool: {delivered.file}"
+    place, name = _place(delivered)
+    way = f"  by HTTP: {url}" if url else f"  by {name}: {place}"
     identity = f"{delivered.type} {delivered.id} from {delivered.source}"
     running = find_daemon(configuration.journal).running
     if answer is None or answer.outcome == "waiting":
         note = "" if running else " No daemon is running; the next one reads it (`rewarm serve`)."
-        return [f"In the spool: {identity}.{note}", f"  {delivered.file}"]
+        late = "" if answer is None else ", and not in the journal yet"
+        troubles = _troubles(configuration, delivered) if answer is not None and running else []
+        return [f"In {name}{late}: {identity}.{note}", f"  {place}", *troubles]
     if answer.outcome == "accepted":
         return [
             f"Accepted at position {answer.position}: {identity}.",
@@ -210,3 +244,22 @@ def _sentences(configuration: Configuration, sent: Sent) -> list[str]:
     if answer.outcome == "duplicate":
         return [f"A duplicate, counted once: {identity}.", way]
     return [f"Refused ({answer.reason}), kept as dead letter at position {answer.position}: {answer.message}", way]
+
+
+def _place(delivered: Delivered) -> tuple[str, str]:
+    """Return where an event lies that did not go by HTTP: in a file, or in a topic."""
+    if delivered.way == "kafka":
+        return f"{delivered.topic}/{delivered.partition}@{delivered.offset}", "Kafka"
+    return delivered.file, "the spool"
+
+
+def _troubles(configuration: Configuration, delivered: Delivered) -> list[str]:
+    """Return what the daemon says of a topic that it does not read."""
+    if delivered.way != "kafka":
+        return []
+    from daemon.restore import restore
+
+    with perhaps_reading(configuration) as reader:
+        degraded = {} if reader is None else restore(reader).state.degraded
+    source = delivered.where.partition("/")[0]  # "kafka:NAME"
+    return [f"  {name}: {why}" for name, why in sorted(degraded.items()) if f"{name}/".startswith(f"{source}/")]

@@ -14,7 +14,7 @@ from daemon.cli.session import configured, find_daemon, perhaps_reading, reading
 from daemon.cli.words import summary
 from daemon.core.encoding import encode
 from daemon.core.errors import RewarmError
-from daemon.core.events import EVENTS, Record
+from daemon.core.events import EVENTS, Carrier, InputRejected, Record
 from daemon.journal.base import Reader
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
-    """A record as a program reads it."""
+    """A record as a program reads it; a text that was received stays in the journal, and so does a message's value."""
 
     position: int
     recorded_at: datetime
@@ -50,6 +50,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     pipeline: str | None
     cause: int | None
     time: datetime | None
+    carrier: Carrier | None
     data: msgspec.Raw
 
 
@@ -129,6 +130,8 @@ def show_line(record: Record) -> None:
     """Print a record for a person."""
     at = f"{record.recorded_at:%Y-%m-%d %H:%M:%S}Z"
     told = " ".join(summary(record.event).split())
+    if record.carrier is not None and record.carrier.place and record.event.kind != InputRejected.kind:
+        told += f" [{record.carrier.place}]"  # a dead letter says where it came from itself
     write(f"{record.position:>6}  {at}  {record.event.kind:<21}  {record.pipeline or '':<12}  {told}".rstrip())
 
 
@@ -145,6 +148,7 @@ def show_line_json(record: Record) -> None:
             pipeline=record.pipeline,
             cause=record.cause,
             time=record.time,
+            carrier=msgspec.structs.replace(record.carrier, value=None) if record.carrier else None,
             data=msgspec.Raw(encode(record.event)),
         )
     )

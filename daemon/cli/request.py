@@ -4,13 +4,10 @@ import argparse
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from daemon.cli.delivery import envelope
+from daemon.cli.delivery import requested
 from daemon.cli.emit import send, waiting
 from daemon.cli.session import configured, pipeline_named
 from daemon.core.errors import RewarmError
-from daemon.core.events import OperatorRequested
 
 if TYPE_CHECKING:
     from daemon.cli.session import Commands
@@ -27,8 +24,12 @@ MEANINGS = {
     "withdraw": "forget the arrivals of a rejected candidate (--run)",
     "retry": "try the data of a failed run again",
 }
-ELSEWHERE = {"adopt": "rewarm adopt PIPELINE FOLDER", "drop": "rewarm dead-letters drop POSITION"}
-"""Verbs that need more than a pipeline and a run: the command that asks for them."""
+ELSEWHERE = {
+    "adopt": "rewarm adopt PIPELINE FOLDER",
+    "align": "rewarm align --set TOPIC=beginning",
+    "drop": "rewarm dead-letters drop POSITION",
+}
+"""Verbs that need other things than a pipeline and a run: the command that asks for them."""
 
 
 def add(commands: "Commands", common: argparse.ArgumentParser) -> None:
@@ -59,12 +60,4 @@ def run(arguments: argparse.Namespace) -> int:
     configuration = configured(arguments)
     pipeline = pipeline_named(configuration, arguments.pipeline)
     data = {"verb": arguments.verb, "reason": arguments.reason, "run": arguments.about}
-    given = {key: value for key, value in data.items() if value}
-    event = envelope(
-        OperatorRequested.kind,
-        pipeline,
-        msgspec.json.encode(given),
-        now=datetime.now(UTC),
-        version=OperatorRequested.version,
-    )
-    return send(configuration, event, arguments)
+    return send(configuration, requested(data, pipeline=pipeline, now=datetime.now(UTC)), arguments)

@@ -1,17 +1,19 @@
 """`rewarm status`: where everything stands, in under a second and without a heavy library."""
 
 import argparse
+import itertools
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import msgspec
 from rich.console import RenderableType
 
+from daemon.broker.positions import cursor_of
 from daemon.cli.output import NOTHING, count, facts, heading, short, show, show_json, when
 from daemon.cli.session import Daemon, configured, find_daemon, find_standby, perhaps_reading
 from daemon.config import Configuration
 from daemon.core.plans import Amounts, tokens
-from daemon.core.state import Model, Pipeline, State
+from daemon.core.state import Model, Pipeline, State, Topic, topic_key
 from daemon.core.state import Run as CoreRun
 from daemon.journal.base import Reader
 from daemon.restore import restore
@@ -88,6 +90,13 @@ class Follower(msgspec.Struct, frozen=True, kw_only=True):
     behind: int
 
 
+class TopicStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a topic of Kafka was read: the sum of the positions of its partitions."""
+
+    partitions: int = 0
+    position: int = 0
+
+
 class JournalStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The journal: where it lies, its last position, and the facts that came again."""
 
@@ -106,6 +115,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     standby: Daemon
     journal: JournalStatus
     degraded: dict[str, str] = {}
+    kafka: dict[str, dict[str, TopicStatus]] = {}
 
 
 def add(commands: "Commands", common: argparse.ArgumentParser) -> None:
@@ -149,7 +159,27 @@ def collect(configuration: Configuration, reader: Reader | None) -> Status:
             duplicates=reader.duplicates() if reader is not None else 0,
         ),
         degraded=state.degraded,
+        kafka={
+            each.settings.name: {
+                topic.name: topic_read(state.topics.get(topic_key(each.settings.name, topic.name)), topic.name, reader)
+                for topic in each.settings.topics
+            }
+            for each in configuration.kafka
+        },
     )
+
+
+def topic_read(known: Topic | None, name: str, reader: Reader | None) -> TopicStatus:
+    """Return how far the journal has read a topic; the cluster is not asked, so this costs next to nothing."""
+    if known is None or reader is None:
+        return TopicStatus()
+    positions = []
+    for partition in itertools.count():  # they are numbered from 0 on
+        position = reader.cursor(cursor_of(known.cluster, known.topic_id or name, partition))
+        if position is None:
+            break
+        positions.append(position)
+    return TopicStatus(partitions=len(positions), position=sum(positions))
 
 
 def mlflow_behind(configuration: Configuration, head: int) -> int:
@@ -236,8 +266,14 @@ def render(status: Status) -> list[RenderableType]:
     dead = f"{count(status.dead_letters, 'dead letter')}: rewarm dead-letters list"
     rows += [("dead", dead)] if status.dead_letters else []
     rows += [(name, f"{count(follower.behind, 'record')} behind") for name, follower in status.followers.items()]
-    rows += [("degraded", f"{name}: {why}") for name, why in status.degraded.items()]
+    rows += [
+        ("kafka", f"{name}/{topic}: {_position(read)}")
+        for name, topics in status.kafka.items()
+        for topic, read in topics.items()
+    ]
     daemon = status.daemon
+    last = "" if daemon.running else ", when the last daemon ended"  # nobody has looked since
+    rows += [("degraded", f"{name}{last}: {why}") for name, why in status.degraded.items()]
     rows += [("daemon", f"running, process {daemon.pid} on {daemon.host}" if daemon.running else "not running")]
     standby = status.standby
     rows += [("standby", f"waiting, process {standby.pid} on {standby.host}")] if standby.running else []
@@ -245,6 +281,12 @@ def render(status: Status) -> list[RenderableType]:
     if not journal.position:
         out += ["", "To see it work: rewarm demo.  To keep it running: rewarm serve."]
     return out
+
+
+def _position(read: TopicStatus) -> str:
+    if not read.partitions:
+        return "not read yet"
+    return f"read up to {read.position:,} in {count(read.partitions, 'partition')}"
 
 
 def losses(values: dict[str, float]) -> str:

@@ -21,6 +21,8 @@ from daemon.core.events import (
     ModelRolledBack,
     OperatorRequested,
     PlanFixed,
+    Position,
+    PositionSet,
     ProbeMeasured,
     Reported,
     RunCancelled,
@@ -57,7 +59,9 @@ def _outside(event: AnyEvent) -> str:
             return f"arrival {event.arrival_id} of {event.arrival_source}{why}"
         case OperatorRequested():
             letter = None if event.dead_letter is None else f"dead letter {event.dead_letter}"
-            about = "".join(f" {name}" for name in (event.run, letter, event.model) if name)
+            aligned = ", ".join(position(each) for each in event.positions[:3])
+            further = f" and {len(event.positions) - 3} more" if len(event.positions) > 3 else ""  # noqa: PLR2004 - as above
+            about = "".join(f" {name}" for name in (event.run, letter, event.model, aligned + further) if name)
             return f"{event.verb}{about} by {event.by or 'unknown'}{': ' + event.reason if event.reason else ''}"
         case FailureReported():
             where = " ".join(part for part in (event.run, event.host, event.worker) if part)
@@ -71,7 +75,7 @@ def _outside(event: AnyEvent) -> str:
 def _stage(event: AnyEvent) -> str:
     match event:
         case StageStarted():
-            return f"{attempt(event.run, event.stage, event.attempt)} in process {event.pid}"
+            return f"{attempt(event.run, event.stage, event.attempt)} in process {event.pid} on {event.host}"
         case StageProgressed():
             numbers = ", ".join(f"{name} {value:.4g}" for name, value in sorted(event.metrics.items()))
             return f"{attempt(event.run, event.stage, event.attempt)} {event.step:,}/{event.steps:,} {numbers}".rstrip()
@@ -160,10 +164,19 @@ def _daemon(event: AnyEvent) -> str:
             return f"{event.name}: {event.reason}"
         case SourceRecovered():
             return event.name
+        case PositionSet():
+            before = "" if event.before is None else f", it stood at {event.before}"
+            by = f" by {event.by}" if event.by else ""
+            return f"{position(event.position)} ({event.why.replace('_', ' ')}{by}{before})"
         case InputRejected():
             return f"{event.reason}: {event.message} ({event.where})"
         case _:
             return ""
+
+
+def position(at: Position) -> str:
+    """Return a place in a partition from which it is read on."""
+    return f"{at.source}/{at.topic}/{at.partition}@{at.offset}"
 
 
 def attempt(run: str, stage: str, number: int) -> str:

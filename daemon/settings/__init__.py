@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from daemon.core.errors import ConfigurationError
 from daemon.cron import cron
 from daemon.settings.base import Model, Name, kind, unique
-from daemon.settings.kafka import KafkaSettings
+from daemon.settings.kafka import KafkaSettings, check_sources
 from policies import AnyPolicy
 from policies.base import Period
 from stages import STAGES, USUAL
@@ -221,16 +221,7 @@ class Settings(BaseSettings):
     def _named(self) -> Self:
         unique([token.name for token in self.tokens], "tokens")
         unique([target.name for target in self.notify], "notify targets")
-        kafka = [source for source in self.sources if isinstance(source, KafkaSettings)]
-        unique([source.name for source in kafka], "Kafka sources")
-        for source in kafka:
-            for topic in source.topics:
-                if topic.pipeline is not None and topic.pipeline not in self.pipelines:
-                    known = ", ".join(sorted(self.pipelines)) or "none"
-                    message = (
-                        f"topic {topic.name!r} is about pipeline {topic.pipeline!r}, which is none; known: {known}"
-                    )
-                    raise ValueError(message)
+        check_sources([source for source in self.sources if isinstance(source, KafkaSettings)], self.pipelines)
         return self
 
     @classmethod

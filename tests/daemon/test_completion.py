@@ -22,6 +22,7 @@ from daemon.core.events import (
     ModelRejected,
     OperatorRequested,
     PipelineSettings,
+    Position,
     Record,
     StageFailed,
     Verb,
@@ -41,7 +42,8 @@ class Desk:
     def __init__(self, root: Path, most: int = 2) -> None:
         self.journal = MemoryJournal()
         self.state = State()
-        self._complete = completer(Door(pipelines={"p": 1, "q": 1}, roots=(root,)), self.journal)
+        door = Door(pipelines={"p": 1, "q": 1}, roots=(root,), topics={"k": {"t", "u"}})
+        self._complete = completer(door, self.journal)
         settings = PipelineSettings(stages=("ingest",), policies=(), max_domains=most)
         self.store(ConfigurationChanged(hash="h", slots=1, pipelines={"p": settings, "q": settings}), None)
 
@@ -91,6 +93,17 @@ def test_an_arrival_gets_its_size(desk: Desk) -> None:
     assert desk.complete(DataArrived(uri="a", domain="prose")) == DataArrived(
         uri="a", domain="prose", bytes=50, tokens=50
     )
+
+
+def test_every_transaction_looks_at_the_folders_anew(desk: Desk, tmp_path: Path) -> None:
+    """A link out of the root that took a folder's place since is not taken for the folder."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "b").write_text("b")
+    inside = DataArrived(uri="folder/b", domain="prose")
+    assert desk.complete(inside) == replace(inside, bytes=1, tokens=1)
+    (tmp_path / "folder").rename(tmp_path.parent / f"{tmp_path.name}-away")
+    (tmp_path / "folder").symlink_to(tmp_path.parent / f"{tmp_path.name}-away")
+    assert desk.refusal(inside) == "outside_roots"
 
 
 def test_domains_are_bounded_per_pipeline(desk: Desk) -> None:
@@ -336,3 +349,34 @@ def test_an_adopted_model_has_seen_what_is_pending_at_that_very_position(desk: D
 def test_a_model_is_a_folder_inside_the_roots(desk: Desk, model: str | None, reason: str) -> None:
     """Anything else is refused before it is recorded."""
     assert desk.refusal(OperatorRequested(verb="adopt", model=model)) == reason
+
+
+def at(topic: str = "t", **changed: object) -> Position:
+    """A position in a topic of source k."""
+    names = {"source": "k", "cluster": "C", "topic": topic, "topic_id": "A", "partition": 0, "offset": 7, **changed}
+    return msgspec.convert(names, Position)
+
+
+def test_an_alignment_names_partitions_of_configured_topics(desk: Desk) -> None:
+    """It is taken as it is: several partitions, and the same number in topics of their own."""
+    event = OperatorRequested(verb="align", positions=(at(), at(partition=1), at("u", topic_id="B")))
+    assert desk.complete(event) == event
+
+
+@pytest.mark.parametrize(
+    ("positions", "reason"),
+    [
+        ((), "missing_positions"),
+        ((at("v"),), "unknown_topic"),
+        ((at(source="l"),), "unknown_topic"),
+        ((at(), at(offset=8)), "position_twice"),
+        ((at(topic_id=""), at(topic_id="", offset=8)), "position_twice"),
+        ((at(), at(topic_id="B", partition=1)), "position_twice"),
+        ((at(), at(cluster="D", partition=1)), "position_twice"),
+    ],
+)
+def test_an_alignment_that_contradicts_itself_is_refused(
+    desk: Desk, positions: tuple[Position, ...], reason: str
+) -> None:
+    """No positions, a topic that nobody reads, one partition twice, or a name for two topics."""
+    assert desk.refusal(OperatorRequested(verb="align", positions=positions)) == reason

@@ -98,15 +98,25 @@ BAD = {
         policies("kind: rewarm_replay, training: {pek: 1}"),
         ["policies.0.rewarm_replay.training.pek", "Did you mean 'peak'"],
     ),
-    "unknown key of a source": ("sources: [{kind: spool, pth: a}]", ["sources.0.pth", "Did you mean 'path'"]),
-    "missing key": ("sources: [{kind: spool}]", ["sources.0.path", "required"]),
-    "unknown source": ("sources: [{kind: spol, path: a}]", ["sources.0.kind", "'spool'", "'spol'"]),
+    "unknown key of a source": ("sources: [{kind: spool, pth: a}]", ["sources.0.spool.pth", "Did you mean 'path'"]),
+    "missing key": ("sources: [{kind: spool}]", ["sources.0.spool.path", "required"]),
+    "unknown source": (
+        "sources: [{kind: spol, path: a}]",
+        ["sources.0: there is no kind 'spol'; known kinds: 'spool', 'kafka'"],
+    ),
     "unknown policy": (policies("kind: rewarm_reply"), ["pipelines.p.policies.0", "rewarm_reply", "rewarm_replay"]),
     "policy without a kind": (policies("after_tokens: 3"), ["pipelines.p.policies.0", "kind"]),
     "wrong type": ("http: {port: high}", ["http.port", "integer", "'high'"]),
     "out of range": ("http: {port: 70000}", ["http.port", "65535", "70000"]),
-    "null section": ("http: null", ["http", "None"]),
-    "section that is a list": ("executor: [1]", ["executor", "[1]"]),
+    "unknown key of what may be left out": (
+        "http: {tls: {kye: a}}",
+        ["http.tls.kye", "Did you mean 'key'", "certificate"],
+    ),
+    "null section": ("http: null", ["http: must hold keys and values (it is empty)"]),
+    "section that is a list": ("executor: [1]", ["executor: must hold keys and values", "[1]"]),
+    "list that is none": ("roots: var", ["roots: must be a list, such as [a, b] (it is 'var')"]),
+    "keys that are none": ("pipelines: [p]", ["pipelines: must hold keys and values (it is ['p'])"]),
+    "source without a kind": ("sources: [{path: a}]", ["sources.0: must be keys and values, with a `kind` among them"]),
     "no slots": ("executor: {slots: 0}", ["executor.slots", "greater than or equal to 1"]),
     "unknown journal": ("journal: postgres://x", ["journal", "must begin with sqlite:///", "postgres://x"]),
     "bad pipeline name": ("pipelines: {Docs LM: {}}", ["pipelines", "Docs LM"]),
@@ -156,7 +166,7 @@ def test_a_list_is_not_too_short_by_its_mistakes(tmp_path: Path) -> None:
         load(path)
     first, second = str(caught.value).splitlines()
     assert "tokens.0.scopes.0: Input should be 'send'" in first
-    assert "tokens.1.scopes: Tuple should have at least 1 item" in second
+    assert "tokens.1.scopes: must hold at least 1 item, and is empty" in second
 
 
 @pytest.mark.parametrize(
@@ -234,6 +244,7 @@ def test_the_environment_overrides_the_file(
         ("REWARM_HTTP__PROT", "1", ["REWARM_HTTP__PROT", "http.prot", "Did you mean 'port'"]),
         ("REWARM_ROOTS", "no json", ["environment", "roots"]),
         ("REWARM_HTTP", "[1]", ["REWARM_HTTP", "http"]),
+        ("REWARM_SOURCES", '[{"kind": "spool"}]', ["the environment (REWARM_SOURCES)", "sources.0.spool.path"]),
     ],
 )
 def test_errors_of_the_environment_name_the_variable(

@@ -1,5 +1,6 @@
 """The demo's last page: what arrived, what was decided and why, what it brought, and what to type next."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
@@ -47,10 +48,11 @@ def collect(
     seconds: float,
     news: bool,
     failures: tuple[str, ...] = (),
+    sources: Collection[str] = (SOURCE,),
 ) -> Report:
-    """Return the report over the runs that the demo's arrivals brought."""
+    """Return the report over the runs that the demo's arrivals brought; `sources` is who told of them."""
     stories = [tell(reader, r.event.run) for r in runs(reader, pipeline) if isinstance(r.event, RunStarted)]
-    ours = tuple(story for story in stories if any(arrived.source == SOURCE for arrived in story.arrivals))
+    ours = tuple(story for story in stories if any(arrived.source in sources for arrived in story.arrivals))
     found = state.pipelines.get(pipeline)
     last = next((story.run for story in reversed(ours) if story.plan.kind != "base"), ours[-1].run if ours else None)
     return Report(

@@ -228,8 +228,9 @@ def _arrival(arrived: Arrived) -> list[str]:
         lines.append(f"{count(arrived.duplicates, 'document')} dropped: known already")
     if arrived.refused:
         lines.append(f"could not be used: {arrived.refused}")
+    place = f" in {arrived.place}" if arrived.place else ""
     lines.append(
-        f"told by {arrived.source} as {arrived.id}, recorded {when(arrived.recorded_at)} (#{arrived.position})"
+        f"told by {arrived.source} as {arrived.id}{place}, recorded {when(arrived.recorded_at)} (#{arrived.position})"
     )
     return lines
 
@@ -245,6 +246,8 @@ def _started(told: Story) -> Iterator[RenderableType]:
         rows.append(("", f"It could not start at once ({decision.suppressed_by}) and waited {seconds(told.waited)}."))
     else:
         rows.append(("", f"It started at once, at {when(told.started_at)} (decision #{decision.position})."))
+    if told.traceparent:
+        rows.append(("", f"What led to it belongs to the trace {told.traceparent}."))
     yield facts(rows, width=16)
 
 

@@ -7,11 +7,13 @@ from typing import NamedTuple
 
 import pytest
 
+from daemon.broker.positions import cursor_name, source_of
 from daemon.cli import main
 from daemon.config import Configuration, load
 from daemon.core.arbitration import react
 from daemon.core.events import (
     AnyEvent,
+    Carrier,
     Comparison,
     DaemonStarted,
     DataArrived,
@@ -19,6 +21,8 @@ from daemon.core.events import (
     Loss,
     ModelEvaluated,
     ModelPromoted,
+    Position,
+    PositionSet,
     ProbeMeasured,
     Record,
     StageFailed,
@@ -28,6 +32,7 @@ from daemon.core.events import (
 from daemon.core.plans import Amount, Checkpoint
 from daemon.core.state import Pipeline, State
 from daemon.core.transition import evolve
+from daemon.journal.base import Cursor
 from daemon.journal.sqlite import open_journal
 
 BEGAN = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -77,6 +82,7 @@ class Chronicle:
         source: str = "/test",
         id: str | None = None,  # noqa: A002
         text: bytes | None = None,
+        carrier: Carrier | None = None,
     ) -> Record:
         """Record a fact, and what follows from it, a second after the last one."""
         self.now += timedelta(seconds=1)
@@ -89,16 +95,36 @@ class Chronicle:
             pipeline=pipeline,
             event=event,
             text=text,
+            carrier=carrier,
         )
         self.state, following = react(evolve(self.state, record), record, self._policies)
         with self._journal.transaction() as transaction:
             transaction.append([record, *following])
         return record
 
-    def arrive(self, domain: str, tokens: int, *, id: str, source: str = "/crawler") -> Record:  # noqa: A002
+    def arrive(
+        self,
+        domain: str,
+        tokens: int,
+        *,
+        id: str,  # noqa: A002
+        source: str = "/crawler",
+        carrier: Carrier | None = None,
+    ) -> Record:
         """Record an arrival."""
         uri = (self.configuration.roots[0] / f"{id}.jsonl").as_uri()
-        return self.tell(DataArrived(uri=uri, domain=domain, bytes=tokens, tokens=tokens), source=source, id=id)
+        return self.tell(
+            DataArrived(uri=uri, domain=domain, bytes=tokens, tokens=tokens), source=source, id=id, carrier=carrier
+        )
+
+    def read(self, position: Position) -> Record:
+        """Record the first position of a partition, as a Kafka source does."""
+        with self._journal.transaction() as transaction:
+            name = cursor_name(position)
+            before = transaction.cursor(name)
+            transaction.move(Cursor(name=name, expected=before, next=position.offset))
+        event = PositionSet(position=position, before=before, why="first_seen")
+        return self.tell(event, pipeline=None, source=source_of(position.source))
 
     def stage(self, *told: AnyEvent, failure: str | None = None) -> None:
         """Carry out the ordered attempt: begin, tell, end."""
@@ -209,6 +235,24 @@ def configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Configurat
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
     return load()
+
+
+@pytest.fixture
+def listen(configuration: Configuration) -> Callable[..., Configuration]:
+    """Add a Kafka source called `kafka` to the configuration."""
+
+    def add(address: str, *topics: str, rest: str = "") -> Configuration:
+        source = (
+            f"kind: kafka, bootstrap_servers: ['{address}'], topics: [{', '.join(topics)}], request_timeout: 5{rest}"
+        )
+        file = configuration.file
+        assert file is not None
+        spool = "{kind: spool, path: var/spool}"
+        text = file.read_text(encoding="utf-8").replace(f"[{spool}]", f"[{spool}, {{{source}}}]")
+        file.write_text(text, encoding="utf-8")
+        return load()
+
+    return add
 
 
 @pytest.fixture

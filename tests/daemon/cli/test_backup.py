@@ -5,12 +5,16 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
+from daemon.core.events import Position
 from daemon.journal.sqlite import open_journal
 from ops.recording import cursor
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from daemon.config import Configuration
     from tests.daemon.cli.conftest import Chronicle, Command
 
@@ -86,3 +90,22 @@ def test_what_came_after_the_copy_is_told(
     hints = json.loads(done.out)["hints"]
     assert any("up to position 99" in hint and "mlflow.db" in hint for hint in hints)
     assert any("later.json" in hint for hint in hints)
+
+
+def test_kafka_is_read_again_from_where_the_copy_stood(
+    rewarm: "Command", chronicle: "Chronicle", listen: "Callable[..., Configuration]", tmp_path: Path
+) -> None:
+    """A position that moved after the copy stands as before; that this is so is told."""
+    listen("127.0.0.1:1", "events")
+    place = Position(source="kafka", cluster="C", topic="events", topic_id="A", partition=0, offset=30)
+    chronicle.read(place)
+    rewarm("backup", "copy")
+    chronicle.read(msgspec.structs.replace(place, offset=50))
+    assert "kafka/events: read up to 50" in rewarm("status").out
+    chronicle.close()
+    shutil.rmtree(tmp_path / "var")
+
+    (hint,) = json.loads(rewarm("restore", "copy", "--json").out)["hints"]
+
+    assert "Kafka is read again from where the copy stood" in hint
+    assert "kafka/events: read up to 30" in rewarm("status").out

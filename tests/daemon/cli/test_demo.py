@@ -232,6 +232,18 @@ def test_the_last_page_tells_the_whole_story(
     assert [story.ending.outcome for story in report.runs] == ["promoted"] * 3
 
 
+def test_the_last_page_is_about_the_arrivals_of_whom_it_is_asked(
+    demonstrated: "Chronicle", configuration: "Configuration"
+) -> None:
+    """Runs that other senders' arrivals brought are told only where those are named."""
+    with open_reader(configuration.journal) as reader:
+        nobody, both = (
+            collect(configuration, reader, demonstrated.state, "docs-lm", seconds=1.0, news=True, sources=sources)
+            for sources in (("/somebody",), ("/somebody", SOURCE))
+        )
+    assert (len(nobody.runs), len(both.runs)) == (0, 3)
+
+
 def test_with_nothing_new_the_demo_trains_nothing(
     rewarm: "Command", demonstrated: "Chronicle", monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from daemon.cli import doctor
-from daemon.cli.doctor import examine, filesystem, gpu_check
+from daemon.cli.checks import Check
+from daemon.cli.doctor import degraded_checks, examine, filesystem, gpu_check
 from daemon.core.events import InputRejected, SourceDegraded
 from daemon.core.state import dump, fingerprint
 from daemon.core.transition import REDUCER_VERSION
@@ -89,6 +90,21 @@ def test_refused_inputs_and_degraded_sources_are_told(chronicle: "Chronicle") ->
     assert found["dead letters"] == "note"
     assert found["source"] == "wrong"
     assert found["daemon"] == "ok"
+    assert found["mlflow"] == "note", "it is looked at all the same"
+
+
+def test_what_is_found_here_is_not_told_again(chronicle: "Chronicle") -> None:
+    """What the daemon says of a source counts once; of a daemon that has ended it is what was, and no fault."""
+    degraded = {"kafka:kafka": "The brokers are down.", "kafka:kafka/events": "There is no topic events."}
+    found = [Check(name="kafka kafka", level="wrong", message="There is no topic events.")]
+
+    now = list(degraded_checks(degraded, found, running=True))
+    then = list(degraded_checks(degraded, found, running=False))
+
+    assert [(check.level, check.message) for check in now] == [("wrong", "kafka:kafka: The brokers are down.")]
+    assert [(check.level, check.message) for check in then] == [
+        ("note", "kafka:kafka, when the last daemon ended: The brokers are down.")
+    ]
 
 
 def test_mlflow_that_does_not_answer_is_a_fault(

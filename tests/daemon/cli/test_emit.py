@@ -163,7 +163,7 @@ def journal() -> MemoryJournal:
 @pytest.fixture
 def sent() -> Delivered:
     """An event on its way."""
-    return Delivered(id="one", source="/me", type="t", file="/spool/one-1.json", sha256="ab", after=0)
+    return Delivered(id="one", source="/me", type="t", cursor="spool:ab", where="one-1.json:1")
 
 
 def read(journal: MemoryJournal) -> None:
@@ -191,8 +191,8 @@ def test_accepted_and_refused_events_are_found(chronicle: "Chronicle") -> None:
     bad = chronicle.tell(refused, pipeline=None)
     with chronicle._journal.transaction() as transaction:  # noqa: SLF001 - stands in for the daemon
         transaction.move(Cursor(name="spool:ab", expected=None, next=1))
-    first = Delivered(id="one", source="/me", type="t", file="/spool/one-1.json", sha256="ab", after=0)
-    second = Delivered(id="two", source="/me", type="t", file="/spool/two-1.json", sha256="ab", after=0)
+    first = Delivered(id="one", source="/me", type="t", cursor="spool:ab", where="one-1.json:1")
+    second = Delivered(id="two", source="/me", type="t", cursor="spool:ab", where="two-1.json:1")
 
     assert find_answer(chronicle._journal, first) == Answer(outcome="accepted", position=good.position)  # noqa: SLF001
     assert find_answer(chronicle._journal, second) == Answer(  # noqa: SLF001

@@ -8,11 +8,13 @@ import pytest
 
 from daemon.cli.events import Wanted, follow
 from daemon.cli.words import summary
-from daemon.core.events import EVENTS, DecisionMade
+from daemon.core.events import EVENTS, Carrier, DecisionMade, DriftDetected, OperatorRequested, Position, PositionSet
 from daemon.journal.sqlite import open_reader
 
 if TYPE_CHECKING:
     from tests.daemon.cli.conftest import Chronicle, Command
+
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 def test_a_line_says_what_happened(rewarm: "Command", trained: "Chronicle") -> None:
@@ -56,6 +58,53 @@ def test_json_lines_hold_everything(rewarm: "Command", trained: "Chronicle") -> 
 def test_records_are_chosen(rewarm: "Command", trained: "Chronicle", arguments: list[str], count: int) -> None:
     """Kind, pipeline, position and number narrow what is shown."""
     assert len(rewarm("events", *arguments, "--json").out.splitlines()) == count
+
+
+def test_a_line_says_from_where_in_a_topic_it_came(rewarm: "Command", chronicle: "Chronicle") -> None:
+    """Topic, partition and offset for a person; for a program all that carried it but the value."""
+    carrier = Carrier(
+        source="kafka",
+        topic="rewarm.events",
+        partition=2,
+        offset=17,
+        timestamp=1,
+        key=b"\xffk",
+        headers=(("x", b"y"), ("x", None)),
+        value=b"{}",
+        traceparent=TRACE,
+    )
+    chronicle.arrive("prose", 100, id="a", carrier=carrier)
+    chronicle.tell(DriftDetected(metric="psi", value=0.5), carrier=Carrier(traceparent=TRACE))
+
+    first, second = (
+        line.rstrip() for line in rewarm("events", "--after", "2").out.splitlines() if "psi" in line or "prose" in line
+    )
+    assert first.endswith("[rewarm.events/2@17]")
+    assert second.endswith("psi = 0.5")
+    lines = [json.loads(line) for line in rewarm("events", "--after", "2", "--json").out.splitlines()]
+    assert [line["carrier"] for line in lines if line["carrier"]] == [
+        {
+            "source": "kafka",
+            "topic": "rewarm.events",
+            "partition": 2,
+            "offset": 17,
+            "timestamp": 1,
+            "key": "/2s=",
+            "headers": [["x", "eQ=="], ["x", None]],
+            "traceparent": TRACE,
+        },
+        {"traceparent": TRACE},
+    ]
+
+
+def test_alignments_are_told_in_words() -> None:
+    """Who set which partition to where, and where it stood; of many positions the first ones."""
+    at = Position(source="kafka", cluster="c", topic="t", topic_id="i", partition=3, offset=9)
+    assert summary(PositionSet(position=at, before=None, why="first_seen")) == "kafka/t/3@9 (first seen)"
+    aligned = PositionSet(position=at, before=4, why="aligned", by="ann")
+    assert summary(aligned) == "kafka/t/3@9 (aligned by ann, it stood at 4)"
+    asked = OperatorRequested(verb="align", by="ann", positions=(at,) * 5)
+    assert summary(asked) == "align kafka/t/3@9, kafka/t/3@9, kafka/t/3@9 and 2 more by ann"
 
 
 def test_the_records_of_one_run(rewarm: "Command", trained: "Chronicle") -> None:

@@ -11,7 +11,14 @@ from daemon.cli.explain.render import compared, sparkline
 from daemon.cli.explain.why import look
 from daemon.cli.plan import foresee
 from daemon.core.errors import RewarmError
-from daemon.core.events import Numbers, OperatorRequested
+from daemon.core.events import (
+    Carrier,
+    FailureReported,
+    Numbers,
+    OperatorRequested,
+    StageInterrupted,
+    StageStarted,
+)
 from daemon.core.plans import Schedule
 from daemon.core.state import State
 from daemon.journal.sqlite import open_reader
@@ -99,6 +106,37 @@ def test_a_failed_run_says_why(chronicle: "Chronicle") -> None:
     assert [decision.verdict for decision in story.recoveries] == ["given_up"]
 
 
+def test_a_recovery_that_was_asked_for_is_told_from_report_to_retry(rewarm: "Command", chronicle: "Chronicle") -> None:
+    """What was reported, what was done with the attempt, and what later reports did not change."""
+    chronicle.arrive("prose", 900_000, id="prose-1")
+    run = chronicle.pipeline.active
+    assert run is not None
+    assert run.order is not None
+    chronicle.tell(
+        StageStarted(run=run.run, stage="ingest", attempt=1, command=run.order.command, host="node-7", pid=4712)
+    )
+    lost = FailureReported(failure="worker_lost", run=run.run, host="node-7", evidence="no answer for 30 s")
+    chronicle.tell(lost)
+    chronicle.tell(lost)
+    message = "It was reported as worker_lost, and its process is gone."
+    chronicle.tell(StageInterrupted(run=run.run, stage="ingest", attempt=1, reason="died", message=message))
+    chronicle.train()
+    chronicle.tell(lost)
+
+    out = " ".join(rewarm("explain", run.run).out.split())
+
+    sentences = [
+        f"ingest interrupted after 3.0 s: died {message}",
+        "ending: worker_lost was reported (no answer for 30 s): attempt 1 of stage ingest is ended",
+        "failure_known: Attempt 1 of stage ingest is being ended already",
+        "retry: Stage ingest is tried again, from its start (attempt 2, after worker_lost).",
+        f"failure_of_ended_run: Run {run.run} has ended already (promoted).",
+    ]
+    assert [sentence for sentence in sentences if sentence not in out] == []
+    places = [out.index(sentence) for sentence in sentences]
+    assert places == sorted(places)
+
+
 def test_a_rejected_candidate_is_judged_by_its_numbers(rewarm: "Command", chronicle: "Chronicle") -> None:
     """Forgetting beyond the bound rejects; the story says by how much, and what can be done with the data."""
     chronicle.arrive("prose", 900_000, id="prose-1")
@@ -125,6 +163,26 @@ def test_the_page_reads_from_cause_to_effect(rewarm: "Command", trained: "Chroni
     assert "-0.8000 [-0.8100, -0.7900]" in out
     assert "forgetting of prose 0.0040 (at most 0.0200)" in out
     assert "█" in out
+
+
+def test_a_story_says_from_where_in_a_topic_it_came(rewarm: "Command", chronicle: "Chronicle") -> None:
+    """Where the arrival lay, and the trace of the fact that led to the start."""
+    chronicle.arrive("prose", 100, id="a", carrier=Carrier(topic="rewarm.events", partition=0, offset=4))
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    carrier = Carrier(topic="rewarm.events", partition=1, offset=17, traceparent=trace)
+    chronicle.arrive("prose", 600_000, id="b", carrier=carrier)
+    run = chronicle.train()
+    out = " ".join(rewarm("explain", run).out.split())
+
+    assert "told by /crawler as a in rewarm.events/0@4, recorded" in out
+    assert "told by /crawler as b in rewarm.events/1@17, recorded" in out
+    assert f"belongs to the trace {trace}" in out
+    story = json.loads(rewarm("explain", run, "--json").out)
+    assert [(each["place"], each["traceparent"]) for each in story["arrivals"]] == [
+        ("rewarm.events/0@4", ""),
+        ("rewarm.events/1@17", trace),
+    ]
+    assert story["traceparent"] == trace
 
 
 def test_a_story_as_json(rewarm: "Command", trained: "Chronicle") -> None:

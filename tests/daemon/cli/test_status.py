@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -10,11 +11,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from daemon.cli.session import find_daemon
-from daemon.core.events import InputRejected, OperatorRequested
+from daemon.cli.output import show
+from daemon.cli.session import Daemon, find_daemon
+from daemon.cli.status import JournalStatus, Status, render
+from daemon.core.events import InputRejected, OperatorRequested, Position, SourceDegraded
 from daemon.journal.lock import enrol, release
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from daemon.config import Configuration
     from tests.daemon.cli.conftest import Chronicle, Command
 
@@ -201,3 +206,107 @@ def test_ui_says_when_nothing_is_recorded(
 
     assert code == 2
     assert "tracking_uri" in err
+
+
+def test_status_shows_how_far_kafka_was_read(
+    rewarm: "Command", chronicle: "Chronicle", listen: "Callable[..., Configuration]"
+) -> None:
+    """From the journal alone: nobody answers at the address, and none of kafka-python is loaded."""
+    listen("127.0.0.1:1", "events", "more")
+    for partition, offset in enumerate((1200, 34)):
+        chronicle.read(
+            Position(source="kafka", cluster="C", topic="events", topic_id="A", partition=partition, offset=offset)
+        )
+    trouble = "There is no topic more: create it."
+    chronicle.tell(SourceDegraded(name="kafka:kafka/more", reason=trouble), pipeline=None)
+
+    out = rewarm("status").out
+
+    assert "kafka/events: read up to 1,234 in 2 partitions" in out
+    assert "kafka/more: not read yet" in out
+    assert f"kafka:kafka/more: {trouble}" in out
+    told = json.loads(rewarm("status", "--json").out)
+    assert told["kafka"]["kafka"]["events"] == {"partitions": 2, "position": 1234}
+    assert told["degraded"] == {"kafka:kafka/more": trouble}
+    loaded = "import sys; from daemon.cli import main; main(['status']); sys.exit('kafka' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    assert (
+        subprocess.run([sys.executable, "-c", loaded], check=False, env=environment, capture_output=True).returncode
+        == 0
+    )
+
+
+@pytest.mark.parametrize(
+    ("running", "told"), [(True, "kafka:kafka: down"), (False, "when the last daemon ended: down")]
+)
+def test_what_was_degraded_is_told_as_what_it_is(running: bool, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """While no daemon runs nobody looks: what stands there is what the last one said."""
+    nobody = Daemon(running=False)
+    journal = JournalStatus(path="journal.db", position=1)
+    degraded = {"kafka:kafka": "down"}
+
+    show(
+        *render(
+            Status(
+                pipelines={},
+                dead_letters=0,
+                followers={},
+                daemon=Daemon(running=running),
+                standby=nobody,
+                journal=journal,
+                degraded=degraded,
+            )
+        )
+    )
+
+    assert told in capsys.readouterr().out
+
+
+def test_check_config_shows_kafka_without_its_secrets(
+    rewarm: "Command", configuration: "Configuration", listen: "Callable[..., Configuration]"
+) -> None:
+    """Topics, who we are, what is told in return; not even the name of the password's file."""
+    security = "{protocol: sasl_plaintext, mechanism: PLAIN, username: ann, password_file: s3cret}"
+    topics = ("events", "{name: uploads, pipeline: docs-lm}")
+    listen("broker:9092", *topics, rest=f", security: {security}, transitions: {{on: [run.failed]}}, operators: true")
+
+    code, out, err = rewarm("check-config")
+
+    assert code == 0
+    told = " ".join(out.split())
+    assert "kafka kafka events, uploads → docs-lm at broker:9092; sasl_plaintext, PLAIN as ann; group rewarm;" in told
+    assert (
+        "dead letters to rewarm.dlq; tells rewarm.transitions of run.failed; whoever writes to it may operate" in told
+    )
+    assert "sends its password unencrypted" in err
+    view = json.loads(rewarm("check-config", "--json").out)
+    assert view["kafka"]["kafka"]["topics"] == {"events": None, "uploads": "docs-lm"}
+    assert len(view["warnings"]) == 1
+    assert "s3cret" not in out + err + json.dumps(view)
+
+
+@pytest.mark.parametrize(
+    ("settings", "warned"),
+    [
+        ("security: {protocol: sasl_ssl, mechanism: PLAIN, username: a, password_file: b}, operators: true", []),
+        (
+            "security: {protocol: sasl_plaintext, mechanism: SCRAM-SHA-256, username: a, password_file: b}",
+            ["sends everything unencrypted"],
+        ),
+        (
+            "security: {protocol: sasl_plaintext, mechanism: OAUTHBEARER, oauth: {token_file: t}}",
+            ["sends its token unencrypted"],
+        ),
+        ("security: {protocol: ssl, check_hostname: false}", ["any certificate of a trusted authority"]),
+        ("operators: true", ["lets everybody operate"]),
+        ("security: {protocol: ssl, certificate_file: c, key_file: k}, operators: true", []),
+    ],
+)
+def test_what_should_be_meant_is_warned_of(
+    rewarm: "Command", listen: "Callable[..., Configuration]", settings: str, warned: list[str]
+) -> None:
+    """Secrets in the clear, names that nobody checks, operators whom nobody knows."""
+    listen("broker:9092", "events", rest=f", {settings}")
+    told = json.loads(rewarm("check-config", "--json").out)["warnings"]
+    assert len(told) == len(warned)
+    assert all(word in warning for word, warning in zip(warned, told, strict=True))
