@@ -16,7 +16,7 @@ from pydantic_core import PydanticUndefined
 from daemon.config import load
 from daemon.core.commands import StartRun
 from daemon.core.encoding import decode
-from daemon.core.events import EVENTS, DriftDetected, Record
+from daemon.core.events import EVENTS, DataArrived, DriftDetected, Record
 from daemon.core.plans import Amount, Checkpoint
 from daemon.core.state import Model, Pipeline
 from daemon.door import OUTSIDE_KINDS, Door, Letter
@@ -34,6 +34,15 @@ from daemon.settings import (
     TlsSettings,
     TokenSettings,
 )
+from daemon.settings.kafka import (
+    KafkaSettings,
+    MappingSettings,
+    OauthSettings,
+    SecuritySettings,
+    TopicSettings,
+    TransitionsSettings,
+)
+from daemon.sources.kafka.messages import read
 from policies import AnyPolicy
 from policies.base import LimitSettings, TrainingSettings
 from tests.bench.page import between, render, results
@@ -78,7 +87,7 @@ def told(default: object) -> str:
     match default:
         case _ if default is PydanticUndefined:
             return "required"
-        case None:
+        case None | "":
             return "none"
         case BaseModel():
             return "see below"
@@ -105,6 +114,12 @@ DESCRIBED: list[tuple[str, type[BaseModel]]] = [
     ("tls", TlsSettings),
     ("tokens", TokenSettings),
     ("sources", SpoolSettings),
+    ("kafka", KafkaSettings),
+    ("topics", TopicSettings),
+    ("mapping", MappingSettings),
+    ("security", SecuritySettings),
+    ("oauth", OauthSettings),
+    ("transitions", TransitionsSettings),
     ("executor", ExecutorSettings),
     ("standby", StandbySettings),
     ("notify", NotifySettings),
@@ -149,6 +164,20 @@ def test_events_come_in(block: str) -> None:
         assert isinstance(decode(kind, 1, json.dumps(event["data"])), EVENTS[kind])
 
 
+def test_the_mapping_of_the_page_on_kafka_works(tmp_path: Path) -> None:
+    """The JSON that it shows becomes, by the configuration that it shows, the event that a reader expects."""
+    page = HOW_TO / "kafka.md"
+    file = tmp_path / "rewarm.yaml"
+    file.write_text(next(block for block in fenced(page, "yaml") if "mapping:" in block), encoding="utf-8")
+    (topic,) = load(file).kafka[0].settings.topics
+    (value,) = re.findall(r"^ {4}(\{.*\})$", text(page), re.MULTILINE)
+    letter = read(Letter(text=value.encode(), where="page", source="/kafka/c/t", id="0/7"), topic)
+    assert isinstance(letter, Letter)
+    offer = Door(pipelines={"docs-lm": None}, roots=()).receive(letter)
+    assert (offer.id, offer.pipeline, str(offer.time)) == ("pages.jsonl", "docs-lm", "2026-03-01 12:00:00+00:00")
+    assert offer.event == DataArrived(uri="pages.jsonl", domain="pages", bytes=19048)
+
+
 def test_every_outside_kind_has_an_example() -> None:
     """The page on sending events shows each kind that may come from outside, and each verb of a request."""
     page = text(HOW_TO / "send-events.md")
@@ -162,6 +191,7 @@ def reasons() -> Iterator[str]:
     """Yield the reasons of dead letters and of rejected data that the code can give."""
     for path in (ROOT / "daemon").rglob("*.py"):
         yield from re.findall(r"InputError\(\s*\"(\w+)\"", text(path))
+        yield from re.findall(r"^REASON = \"(\w+)\"", text(path), re.MULTILINE)
         yield from re.findall(r"_refuse\(offer, \"(\w+)\"", text(path))
         yield from re.findall(r"refusal=\(\"(\w+)\"", text(path))
     source = text(ROOT / "stages" / "training" / "documents.py")
@@ -179,7 +209,8 @@ def test_every_reason_is_explained() -> None:
 def test_every_metric_is_in_its_page() -> None:
     """Each metric that the daemon shows is named in the page on watching, and that page names no other."""
     told = set(re.findall(r"\b(rewarm_\w+)", text(HOW_TO / "watch.md")))
-    named = set(re.findall(r"\"(rewarm_\w+)\"", text(ROOT / "ops" / "metrics.py")))
+    sources = (text(ROOT / "ops" / name) for name in ("metrics.py", "kafka_metrics.py"))
+    named = {name for source in sources for name in re.findall(r"\"(rewarm_\w+)\"", source)}
     plain = {name.removesuffix("_total").removesuffix("_info") for name in told}
     assert named - plain == set()
     assert plain - named == set()

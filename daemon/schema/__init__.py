@@ -11,25 +11,44 @@ import msgspec
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
+from daemon.core.encoding import type_of
 from daemon.core.events import EVENTS
 from daemon.door import MAX_NAME, OUTSIDE_KINDS, OWN_SOURCES
 
 Schema = dict[str, object]
 """A JSON Schema, or a part of one: whatever JSON can say."""
 
+TEXT: Final[Schema] = {"type": "string"}
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 DEFINITIONS: Final = "#/$defs/{name}"
 """Where a schema that stands by itself keeps its parts; an OpenAPI document says `#/components/schemas/{name}`."""
 
 
+def properties_of(schema: Schema) -> dict[str, Schema]:
+    """Return the properties of an object's schema."""
+    found = schema.get("properties")
+    return found if isinstance(found, dict) else {}
+
+
+def required_of(schema: Schema) -> list[str]:
+    """Return the properties that an object must have."""
+    found = schema.get("required")
+    return found if isinstance(found, list) else []
+
+
 def event_type(kind: str) -> str:
     """Return the CloudEvents `type` of a kind at its current version."""
-    return f"io.rewarm.{kind}.v{EVENTS[kind].version}"
+    return type_of(kind, EVENTS[kind].version)
 
 
 def event_components(kinds: Iterable[str] = OUTSIDE_KINDS, template: str = DEFINITIONS) -> dict[str, Schema]:
     """Return the schemas of the kinds' data by the names of their classes, with everything that they refer to."""
-    _, components = msgspec.json.schema_components([EVENTS[kind] for kind in kinds], ref_template=template)
+    return components_of([EVENTS[kind] for kind in kinds], template)
+
+
+def components_of(types: Iterable[type[msgspec.Struct]], template: str = DEFINITIONS) -> dict[str, Schema]:
+    """Return the schemas of types by their names, with everything that they refer to; descriptions without margin."""
+    _, components = msgspec.json.schema_components(types, ref_template=template)
     for component in components.values():
         if "description" in component:
             component["description"] = inspect.cleandoc(component["description"])
