@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from daemon.journal.lock import lock_path, locked_by, standby_path
+from daemon.journal.lock import lock_path, standby_path
 from daemon.journal.sqlite import open_reader
 from tests.bench import processes
 from tests.bench.crash_daemons import Daemon, Nursery
@@ -35,9 +35,7 @@ def main() -> int:
     folder = Path(os.environ.get("DATA") or ROOT / "var") / f"bench-standby-{rounds}-{seed}"
     shutil.rmtree(folder, ignore_errors=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the daemons end with the bench
-    world = World(folder)
-    with (folder / "rewarm.yaml").open("a", encoding="utf-8") as file:
-        file.write(f"standby: {{enabled: true, lease: {lease}}}\n")
+    world = World(folder, more=f"standby: {{enabled: true, lease: {lease}}}\n")
     world.warm_up()
     took: dict[str, list[float]] = {way: [] for way in WAYS}
     try:
@@ -90,13 +88,13 @@ class Pair:
         self._rng = rng
         self._rounds = 0
         self._leader = self._bear()
-        processes.wait(lambda: holds(self._leader, lock_path(world.journal)), "a leader")
+        processes.wait(lambda: self._leader.holds(lock_path(world.journal)), "a leader")
         self._rounds = 1
         self._standby = self._bear()
 
     def replace(self, way: str) -> float:
         """End the leader at some moment; return the seconds until the standby's first record is in the journal."""
-        processes.wait(lambda: holds(self._standby, standby_path(self._world.journal)), "a standby", look=0.02)
+        processes.wait(lambda: self._standby.holds(standby_path(self._world.journal)), "a standby", look=0.02)
         with open_reader(self._world.journal) as reader:
             processes.wait(lambda: len(reader.records(0, kinds=["daemon.started"])) == self._rounds, "its leader")
             self._deliver(time.monotonic() + self._rng.uniform(0.1, 0.6))
@@ -137,12 +135,6 @@ class Pair:
             if left <= 0:
                 return
             time.sleep(min(left, self._rng.uniform(0.05, 0.2)))
-
-
-def holds(daemon: Daemon, path: Path) -> bool:
-    """Return whether a lock's file is held by this daemon."""
-    who = locked_by(path)
-    return who is not None and who.pid == daemon.pid
 
 
 def quantile(values: Sequence[float], share: float) -> float:

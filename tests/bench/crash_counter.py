@@ -6,12 +6,22 @@ Nothing of rewarm is used here: whoever counts must not share an error with whoe
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 PRODUCER = "/bench/producer"
+PIPELINES = ("one", "two", "three")
+POISON = {
+    "bad": "malformed",
+    "utf8": "malformed",
+    "kind": "unknown_kind",
+    "field": "wrong_data",
+    "pipeline": "unknown_pipeline",
+    "file": "file_missing",
+}
+"""The sorts of what cannot be accepted, each with the reason that its dead letter must give."""
 TERMINAL = {"stage.succeeded", "stage.failed", "stage.interrupted"}
 BEGINS = {"run.started", "run.resumed"}
 ENDS = {"run.succeeded", "run.failed", "run.cancelled", "run.held", "run.preempted"}
@@ -36,8 +46,27 @@ class Count:
     duplicates_expected: int
 
 
-def count(journal: Path, state: Path, ledger: Path) -> Count:
-    """Compare the producer's ledger, the journal, and what the stages noted."""
+@dataclass(frozen=True, kw_only=True)
+class Poison:
+    """Something that cannot be accepted: its entry in the ledger, the reason to be given, and how often it was sent."""
+
+    entry: str
+    reason: str
+    times: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sent:
+    """What was sent: serials of facts, poison by its text and how often it must be refused, and repeated facts."""
+
+    facts: set[int]
+    poison: dict[bytes, Poison]
+    duplicates: int
+    wrong: list[str] = field(default_factory=list)
+
+
+def count(journal: Path, state: Path, sent: Sent) -> Count:
+    """Compare what the producer sent, the journal, and what the stages noted."""
     with closing(sqlite3.connect(f"{journal.absolute().as_uri()}?mode=ro", uri=True)) as connection:
         rows: list[Row] = connection.execute(
             "SELECT position, source, id, kind, pipeline, cause, data, text FROM record ORDER BY position"
@@ -45,17 +74,17 @@ def count(journal: Path, state: Path, ledger: Path) -> Count:
         (duplicates,) = connection.execute("SELECT duplicates FROM journal").fetchone()
     lost: list[str] = []
     repeated: list[str] = []
-    wrong = [f"position {row[0]} is not {n}" for n, row in enumerate(rows, 1) if row[0] != n]
-    facts, bad, again = read_ledger(ledger)
+    wrong = sent.wrong + [f"position {row[0]} is not {n}" for n, row in enumerate(rows, 1) if row[0] != n]
 
     recorded = Counter(_serial(row[7]) for row in rows if row[3] == "data.arrived")
-    refused = Counter(row[7] or b"" for row in rows if row[3] == "input.rejected")
-    for serial in sorted(facts):
-        _once(f"fact {serial}", recorded[serial], lost, repeated)
-    for serial in sorted(bad):
-        _once(f"malformed line {serial}", refused[malformed(serial)], lost, repeated)
-    wrong += [f"fact {serial} was never sent" for serial in recorded if serial not in facts]
-    wrong += [f"refused: {text!r}" for text in refused if text not in {malformed(serial) for serial in bad}]
+    for serial in sorted(sent.facts):
+        _times(f"fact {serial}", recorded[serial], 1, lost, repeated)
+    wrong += [f"fact {serial} was never sent" for serial in recorded if serial not in sent.facts]
+    refused = Counter((row[7] or b"", json.loads(row[6])["reason"]) for row in rows if row[3] == "input.rejected")
+    for text, each in sent.poison.items():
+        _times(f"{each.reason} {each.entry}", refused[text, each.reason], each.times, lost, repeated)
+    allowed = {(text, each.reason) for text, each in sent.poison.items()}
+    wrong += [f"refused as {reason}: {text!r}" for text, reason in refused if (text, reason) not in allowed]
 
     commands = dict(_commands(rows))
     attempts: dict[Attempt, Counter[str]] = {}
@@ -77,12 +106,12 @@ def count(journal: Path, state: Path, ledger: Path) -> Count:
             if seen > 1:
                 repeated.append(f"command {command} ({attempt}) has {seen} {what}")
     for step, times in done.items():
-        _once(f"stage {step}", times, lost, repeated)
+        _times(f"stage {step}", times, 1, lost, repeated)
     wrong += [f"command {command} was noted and never ordered" for command in starts if command not in commands]
     lost += _unfinished(rows)
     wrong += _two_active(rows)
     return Count(
-        facts=len(facts),
+        facts=len(sent.facts),
         dead_letters=refused.total(),
         commands=len(commands),
         succeeded=done.total(),
@@ -91,44 +120,79 @@ def count(journal: Path, state: Path, ledger: Path) -> Count:
         repeated=repeated,
         wrong=wrong,
         duplicates=duplicates,
-        duplicates_expected=again,
+        duplicates_expected=sent.duplicates,
     )
 
 
-def malformed(serial: int) -> bytes:
-    """Return the malformed line with this serial number."""
-    return b'{"serial": %d, "malformed' % serial
+def text_of(entry: str) -> bytes:
+    """Return what is sent for an entry of a ledger: a fact, the same again, or poison of some sort."""
+    sort, _, number = entry.partition(":")
+    serial = int(number)
+    if sort == "bad":
+        return b'{"serial": %d, "malformed' % serial
+    event = {
+        "specversion": "1.0",
+        "id": number,
+        "source": PRODUCER,
+        "type": f"io.rewarm.{'coffee.made' if sort == 'kind' else 'data.arrived'}.v1",
+        "subject": "nobody" if sort == "pipeline" else PIPELINES[serial % len(PIPELINES)],
+        "data": {"uri": "none.jsonl" if sort == "file" else "data.jsonl", "domain": "words"},
+    }
+    if sort == "field":
+        event["data"] = {"domain": "words"}
+    text = json.dumps(event).encode()
+    return text.replace(b'"subject": "', b'"subject": "\xff') if sort == "utf8" else text
 
 
-def read_ledger(ledger: Path) -> tuple[set[int], set[int], int]:
-    """Return the serials of facts and of malformed lines that were sent, and how often a fact was sent again."""
-    facts: set[int] = set()
-    bad: set[int] = set()
-    again = 0
+def spooled(ledger: Path) -> Sent:
+    """Return what was sent by files in a spool, where the same file a second time is not read."""
     known: set[tuple[str, ...]] = set()
+    entries: list[str] = []
     for line in ledger.read_text(encoding="utf-8").splitlines():
-        entries = line.split()[1:]
-        content = tuple(entry.replace("again:", "fact:") for entry in entries)
-        if content in known:
-            continue  # the same bytes a second time: the spool knows the file
-        known.add(content)
-        for entry in entries:
-            kind, _, serial = entry.partition(":")
-            match kind:
-                case "fact":
-                    facts.add(int(serial))
-                case "bad":
-                    bad.add(int(serial))
-                case _:
-                    again += 1
-    return facts, bad, again
+        file = line.split()[1:]
+        content = tuple(entry.replace("again:", "fact:") for entry in file)
+        if content not in known:
+            known.add(content)
+            entries += file
+    return _sent(entries, sum(entry.startswith("again:") for entry in entries))
 
 
-def _once(what: str, times: int, lost: list[str], repeated: list[str]) -> None:
-    if times == 0:
-        lost.append(f"{what} is nowhere")
-    if times > 1:
-        repeated.append(f"{what} is there {times} times")
+def produced(ledger: Path, topics: Mapping[bytes, int]) -> Sent:
+    """Return what was sent to topics, of which the texts are known that lie there, and how often each.
+
+    A client that was not told that its message is there may send it again; so the topics say how often it was sent.
+    """
+    entries = [entry for line in ledger.read_text(encoding="utf-8").splitlines() for entry in line.split()[1:]]
+    sent = _sent(entries, 0)
+    missing = {entry for entry in entries if not topics.get(text_of(entry))}
+    return Sent(
+        facts=sent.facts,
+        poison={
+            text: Poison(entry=each.entry, reason=each.reason, times=topics.get(text, 0))
+            for text, each in sent.poison.items()
+        },
+        duplicates=sum(topics.get(text_of(f"fact:{serial}"), 1) - 1 for serial in sent.facts),
+        wrong=[f"{entry} is in no topic" for entry in sorted(missing)],
+    )
+
+
+def _sent(entries: Iterable[str], duplicates: int) -> Sent:
+    facts: set[int] = set()
+    poison: dict[bytes, Poison] = {}
+    for entry in entries:
+        sort, _, serial = entry.partition(":")
+        if sort == "fact":
+            facts.add(int(serial))
+        elif sort in POISON:
+            poison[text_of(entry)] = Poison(entry=entry, reason=POISON[sort])
+    return Sent(facts=facts, poison=poison, duplicates=duplicates)
+
+
+def _times(what: str, times: int, expected: int, lost: list[str], repeated: list[str]) -> None:
+    if times < expected:
+        lost.append(f"{what} is {'nowhere' if not times else f'there {times} times, not {expected}'}")
+    if times > expected:
+        repeated.append(f"{what} is there {times} times, not {expected}")
 
 
 def _serial(text: bytes | None) -> int:

@@ -11,6 +11,7 @@ from typing import Self
 
 import msgspec
 
+from daemon.journal.lock import locked_by
 from daemon.testing import Life
 from tests.bench.targets import ROOT
 
@@ -78,6 +79,11 @@ class Daemon:
             return Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
         except OSError:
             return False
+
+    def holds(self, path: Path) -> bool:
+        """Return whether it holds a lock's file."""
+        who = locked_by(path)
+        return who is not None and who.pid == self.pid
 
     def kill(self) -> None:
         """Kill it, unless it has ended."""

@@ -1,7 +1,9 @@
-"""A small world to kill daemons in: a producer with a ledger, three pipelines of stages that take no time."""
+"""A small world to kill daemons in: a producer with a ledger, three pipelines of stages that take no time.
+
+Facts come by files in a spool, or as another feed brings them.
+"""
 
 import contextlib
-import json
 import os
 import random
 import signal
@@ -21,11 +23,11 @@ from daemon.journal.lock import holder, release, take
 from daemon.journal.sqlite import open_reader
 from daemon.restore import restore
 from daemon.testing import BOUNDARIES, FATAL, Life
-from tests.bench.crash_counter import PRODUCER, Count, count, malformed
+from tests.bench.crash_counter import Count, count
 from tests.bench.crash_daemons import Daemon, DaemonEndedError, Nursery
+from tests.bench.crash_feeds import Feed, SpoolFeed
 from tests.bench.targets import ROOT
 
-PIPELINES = ("one", "two", "three")
 SNAPSHOT_RECORDS = 40
 LOOK = 0.005
 WARM_SECONDS = 60.0
@@ -35,7 +37,6 @@ mlflow: {tracking_uri: null}     # the bench runs one recorder over all lives of
 state: state
 http: {enabled: false}
 roots: [inbox]
-sources: [{kind: spool, path: spool}]
 executor: {kind: local, slots: 2, warm_workers: 1}
 pipelines:
   one: &pipeline
@@ -77,70 +78,24 @@ class Killed:
 class World:
     """A folder with everything in it; opened again, it goes on where it was left."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, feed: Feed | None = None, *, more: str = "") -> None:
         self.folder = folder
         self.journal = folder / "journal.db"
         self.state = folder / "state"
-        self.spool = folder / "spool"
         self.ledger = folder / "ledger"
         self.log = folder / "daemon.log"
-        for path in (folder, self.spool, folder / "inbox", self.state):
+        for path in (folder, folder / "inbox", self.state):
             path.mkdir(parents=True, exist_ok=True)
         (folder / "inbox" / "data.jsonl").write_text('{"text": "Some words."}\n', encoding="utf-8")
-        (folder / "rewarm.yaml").write_text(CONFIGURATION, encoding="utf-8")
         self._worker: subprocess.Popen[bytes] | None = None
-        self.ledger.touch()
-        self._end_leftover()
-        sent = self.ledger.read_text(encoding="utf-8").splitlines()
-        self.files = len(sent)
-        self.serial = max((int(entry.partition(":")[2]) for line in sent for entry in line.split()[1:]), default=0)
-        self.facts = [int(entry[5:]) for line in sent[-50:] for entry in line.split()[1:] if entry.startswith("fact:")]
-        for path in self.spool.glob(".f*.jsonl"):  # the producer itself was interrupted
-            if any(line.startswith(f"{path.name[1:]} ") for line in sent[-1:]):
-                path.rename(self.spool / path.name[1:])
-            else:
-                path.unlink()
-
-    def _end_leftover(self) -> None:
-        """Kill a daemon that outlived a bench which was killed itself."""
-
-        def free() -> bool:
-            try:
-                release(take(self.journal))
-            except JournalBusy:
-                return False
-            return True
-
-        who = holder(self.journal)
-        if who is not None and not free():
-            os.kill(who.pid, signal.SIGKILL)
-            wait_for(free, WARM_SECONDS)
+        end_leftover(self.journal)
+        self.feed = feed or SpoolFeed(folder)
+        text = f"{CONFIGURATION}sources: {self.feed.sources}\n{more}"
+        (folder / "rewarm.yaml").write_text(text, encoding="utf-8")
 
     def deliver(self, rng: random.Random) -> None:
-        """Rename a file of new, repeated and malformed lines into the spool; the ledger knows it first."""
-        entries = [self._entry(rng) for _ in range(rng.randint(1, 3))]
-        self._rename_in(entries)
-        if rng.random() < 0.05:
-            self._rename_in(entries)
-
-    def _entry(self, rng: random.Random) -> str:
-        chance = rng.random()
-        if chance < 0.15 and self.facts:
-            return f"again:{rng.choice(self.facts[-20:])}"
-        self.serial += 1
-        if chance < 0.2:
-            return f"bad:{self.serial}"
-        self.facts.append(self.serial)
-        return f"fact:{self.serial}"
-
-    def _rename_in(self, entries: list[str]) -> None:
-        self.files += 1
-        name = f"f{self.files:07d}.jsonl"
-        hidden = self.spool / f".{name}"
-        hidden.write_bytes(b"\n".join(_text(entry) for entry in entries) + b"\n")
-        with self.ledger.open("a", encoding="utf-8") as ledger:
-            ledger.write(f"{name} {' '.join(entries)}\n")
-        hidden.rename(self.spool / name)
+        """Let the producer send something."""
+        self.feed.deliver(rng)
 
     def life(self, *, kill: Kill | None = None) -> Life:
         """Return how the next daemon is to live."""
@@ -162,7 +117,11 @@ class World:
             self.deliver(rng)
         if (kill.boundary or "").endswith("_bury") or rng.random() < 0.03:
             self._condemn(rng)
-        daemon = Daemon(nursery, self.life(kill=kill), exec_=kill.exec)
+        reached = self.end(Daemon(nursery, self.life(kill=kill), exec_=kill.exec), kill, rng)
+        return Killed(boundary=kill.boundary, reached=reached, seconds=time.monotonic() - began)
+
+    def end(self, daemon: Daemon, kill: Kill, rng: random.Random) -> bool:
+        """Let a daemon that was born live on, and die as is said; return whether a named boundary did it."""
         try:
             self._wait_for_end(daemon, kill, rng)
         finally:
@@ -171,7 +130,7 @@ class World:
         if status != -signal.SIGKILL:
             message = f"exit status {status}: {self.log.read_text(encoding='utf-8')[-3000:]}"
             raise DaemonEndedError(message)
-        return Killed(boundary=kill.boundary, reached=not daemon.by_us, seconds=time.monotonic() - began)
+        return not daemon.by_us
 
     def _wait_for_end(self, daemon: Daemon, kill: Kill, rng: random.Random) -> None:
         until = time.monotonic() + (kill.patience if kill.boundary else kill.delay)
@@ -226,9 +185,7 @@ class World:
         return done
 
     def _idle(self) -> bool:
-        if any(path.is_file() and not path.name.startswith(".") for path in self.spool.iterdir()):
-            return False
-        if not self.journal.exists():
+        if not self.journal.exists() or not self.feed.delivered(self.journal, self.state):
             return False
         with open_reader(self.journal) as reader:
             state = restore(reader).state
@@ -239,7 +196,7 @@ class World:
 
     def count(self) -> Count:
         """Count what was lost and repeated so far; after a drain that is all there is."""
-        return count(self.journal, self.state, self.ledger)
+        return count(self.journal, self.state, self.feed.sent())
 
     def retire(self) -> None:
         """End the worker."""
@@ -247,6 +204,22 @@ class World:
         if self._worker is not None:
             self._worker.wait()
             self._worker = None
+
+
+def end_leftover(journal: Path) -> None:
+    """Kill a daemon that outlived a bench which was killed itself."""
+
+    def free() -> bool:
+        try:
+            release(take(journal))
+        except JournalBusy:
+            return False
+        return True
+
+    who = holder(journal)
+    if who is not None and not free():
+        os.kill(who.pid, signal.SIGKILL)
+        wait_for(free, WARM_SECONDS)
 
 
 @contextlib.contextmanager
@@ -305,20 +278,3 @@ def wait_for(condition: Callable[[], bool], patience: float) -> bool:
             return False
         time.sleep(0.1)
     return True
-
-
-def _text(entry: str) -> bytes:
-    kind, _, number = entry.partition(":")
-    serial = int(number)
-    if kind == "bad":
-        return malformed(serial)
-    return json.dumps(
-        {
-            "specversion": "1.0",
-            "id": number,
-            "source": PRODUCER,
-            "type": "io.rewarm.data.arrived.v1",
-            "subject": PIPELINES[serial % len(PIPELINES)],
-            "data": {"uri": "data.jsonl", "domain": "words"},
-        }
-    ).encode()
