@@ -20,7 +20,7 @@ UV := $(BIN)/uv pip
 INSTALL := --python $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help run serve ui test check fmt bench setup lock clean
+.PHONY: help run demo-kafka serve ui test check fmt bench kafka setup lock clean
 
 help:  ## this list
 	@echo 'rewarm keeps models fresh. What can be made here:'
@@ -36,6 +36,9 @@ help:  ## this list
 
 run: setup  ## the main job, to its end, with no server (FRESH=1 starts over)
 	@$(BIN)/rewarm demo $(if $(FRESH),--fresh)
+
+demo-kafka: kafka  ## the same through Kafka, on a broker of its own
+	@$(BIN)/python -m tests.brokers.demo
 
 serve: setup  ## the daemon that stays up
 	@$(BIN)/rewarm serve
@@ -64,6 +67,9 @@ bench-%: setup  ## one bench; KILLS=, SEED= and DATA= are passed on
 
 bench:
 	@echo "Which one? 'make help' lists the benches, 'make bench-NAME' runs one." >&2; exit 2
+
+kafka: setup  ## Apache Kafka's jars, for tests and benches (needs Java and Maven)
+	@$(BIN)/python -m tests.brokers.jars
 
 setup: $(READY)  ## the environment, made or brought up to date
 
