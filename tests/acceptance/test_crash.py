@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from daemon.testing import BOUNDARIES
-from tests.bench.crash_counter import Count, count
+from tests.bench.crash_counter import Count, count, spooled
 from tests.bench.crash_daemons import Nursery
 from tests.bench.crash_world import Kill, World, choose, same_hashes
 
@@ -87,6 +87,6 @@ def test_the_counter_sees_what_is_missing_and_what_is_double(world: World, nurse
     effects = (world.state / "effects").read_text(encoding="utf-8").splitlines(keepends=True)
     (state / "effects").write_text("".join([*effects[1:], effects[-1]]), encoding="utf-8")
     ledger.write_text(world.ledger.read_text(encoding="utf-8") + "late fact:9999999 bad:9999998\n", encoding="utf-8")
-    counted = count(world.journal, state, ledger)
+    counted = count(world.journal, state, spooled(ledger))
     assert len(counted.repeated) == 1
     assert [line.split(" ")[0] for line in counted.lost] == ["fact", "malformed", "command"]

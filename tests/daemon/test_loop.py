@@ -99,11 +99,15 @@ def refused(id_: str, text: bytes) -> Offer:
 
 @pytest.mark.parametrize("together", [True, False])
 def test_dead_letters_of_one_identity_and_other_content_are_all_kept(bench: Bench, together: bool) -> None:
-    """Two bad texts under one identity are two dead letters; the same again is a duplicate."""
+    """Two bad texts under one identity are two dead letters, each with its own reason; again, each is a duplicate."""
     offers = [refused("x", b"1"), refused("x", b"2"), refused("x", b"1"), refused("x", b"2")]
     for batch in [offers] if together else [[offer] for offer in offers]:
         bench.loop.handle([one(*batch)])
-    assert [record.text for record in bench.records("input.rejected")] == [b"1", b"2"]
+    letters = bench.records("input.rejected")
+    assert [(record.text, getattr(record.event, "reason", "")) for record in letters] == [
+        (b"1", "malformed"),
+        (b"2", "malformed"),
+    ]
     assert bench.loop.duplicates == 2
 
 
