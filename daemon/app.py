@@ -30,6 +30,7 @@ from daemon.restore import restore
 from daemon.retention.sweep import Sweeper, recorded_upto
 from daemon.service.drain import Checkpoints, join
 from daemon.service.edges import Edges
+from daemon.service.memory import share_one_heap
 from daemon.service.process import Boundary, Process
 from daemon.service.signals import Asked
 from daemon.service.standby import Heartbeat
@@ -56,6 +57,7 @@ def serve(configuration: Configuration, *, standby: bool = False, boundary: Boun
     JournalCorrupt.
     """
     logs.configure(sys.stderr)
+    share_one_heap()
     wanted = standby or configuration.settings.standby.enabled
     with Asked() as asked:
         process = Process(configuration, asked, boundary)

@@ -178,5 +178,5 @@ def _barred(topic: Any) -> str:  # noqa: ANN401 - as above
     if error in {errors.NoError, errors.UnknownTopicOrPartitionError, errors.LeaderNotAvailableError}:
         return ""
     if error is errors.TopicAuthorizationFailedError:
-        return f"We are not allowed to look at topic {topic.name}: allow our user Describe and Read on it."
+        return f"We are not allowed to look at topic {topic.name}: allow our user Describe on it, and Read or Write."
     return f"Topic {topic.name} cannot be looked at: the brokers answer {error.__name__}."

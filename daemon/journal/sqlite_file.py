@@ -73,6 +73,7 @@ def connect_writer(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA journal_size_limit = 67108864")  # a WAL that once grew is cut again
+        connection.execute("PRAGMA wal_autocheckpoint = 4000")  # pages: with 1000 a stream writes each index page often
         if _version(connection) == 0:
             _create(connection)
         _migrate(connection)

@@ -81,9 +81,10 @@ def judge(source: str, topics: Sequence[str], sight: Sight, known: Known) -> Jud
         found.troubles[name_of(source)] = Trouble(
             condition="another_cluster",
             reason=(
-                f"The brokers belong to the cluster {sight.cluster}; {', '.join(foreign)} was read in {clusters}. "
-                "Nothing of it is read here: mend bootstrap_servers, or, if this is the one to read, "
-                f"`rewarm align --set {source}/{foreign[0]}=beginning`."
+                f"The brokers belong to the cluster {sight.cluster}, "
+                f"what was read of {', '.join(foreign)} to {clusters}. "
+                "Nothing of it is read here: mend bootstrap_servers, or, if this is the one to read, `rewarm align "
+                f"{' '.join(f'--set {source}/{topic}=beginning' for topic in foreign)}`."
             ),
         )
     for topic in topics:

@@ -105,7 +105,7 @@ def test_a_topic_that_we_may_not_see_is_a_trouble(secured: "Secured") -> None:
         it.close()
     assert list(sight.topics) == [allowed]
     assert sight.topics[allowed].partitions == {0: Extent(begin=0, end=0)}
-    assert "allow our user Describe and Read" in sight.troubles[barred]
+    assert "allow our user Describe on it, and Read or Write" in sight.troubles[barred]
 
 
 def test_secrets_are_read_anew_after_a_failure(secured: "Secured", tmp_path: Path) -> None:

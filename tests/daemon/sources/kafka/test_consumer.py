@@ -200,9 +200,9 @@ def test_offsets_without_a_record_are_passed(rig: Rig, consumer: Consumer) -> No
     place = Place(rig.names["a"], 0)
     rig.send(place.topic, b"0")
     rig.mark(place.topic)
-    end = rig.sight().topics[place.topic].partitions[0].end
     read(consumer, rig, {place: 0})
-    hauls = collect(consumer, lambda haul: haul.passed == {place: end})
+    hauls = collect(consumer, lambda haul: haul.passed.get(place, 0) > 1)
+    assert hauls[-1].passed == {place: rig.sight().topics[place.topic].partitions[0].end}
     assert brought(hauls) == {place: [(0, b"0")]}
     assert consumer.poll(0.2, 10) == Haul()
 

@@ -126,7 +126,8 @@ def test_of_another_cluster_nothing_is_read_until_one_of_its_topics_is_aligned()
     assert {condition for condition, _ in found.conditions.values()} == {"another_cluster"}
     assert (found.starts, found.firsts) == ({}, {})
     assert list(found.troubles) == ["kafka:s"]
-    assert "cluster D; a, b was read in C" in found.troubles["kafka:s"].reason
+    assert "cluster D, what was read of a, b to C" in found.troubles["kafka:s"].reason
+    assert "`rewarm align --set s/a=beginning --set s/b=beginning`" in found.troubles["kafka:s"].reason
     aligned = judge(
         "s", ["a", "b", "new"], seen, known({"kafka:D/a/0": 6}, {**old, "s/a": Topic(cluster="D", topic_id="a")})
     )

@@ -42,18 +42,20 @@ def test_a_position_that_an_old_look_does_not_reach_is_looked_at_again(monkeypat
     """It was reached since, by records or without any: nothing is taken for out of range."""
     monkeypatch.setattr(intake, "GAP_SECONDS", 0.02)
     kafka = cluster(2)
-    with World(kafka, look_every=30.0) as world:
-        until(lambda: len(world.positions) == 2, "first positions")
+    with World(kafka) as first:
+        until(lambda: len(first.positions) == 2, "first positions")
+    with World(kafka, store=first.store, look_every=30.0) as world:
+        until(lambda: len(world.source.standing().partitions) == 2, "the first look")
         kafka.send("t", value(0))
         kafka.mark("t", 1)
         until(lambda: world.journal.cursor("kafka:C/C1/1") == 1, "the cursor behind the marker")
         world.await_names(0)
         looks = kafka.looks
         world.source.forget()
+        until(lambda: kafka.looks > looks, "another look")
         kafka.send("t", value(1))
         kafka.send("t", value(2), partition=1)
         world.await_names(0, 1, 2)
-        assert kafka.looks > looks
         assert not world.events(SourceDegraded)
 
 
@@ -147,12 +149,12 @@ def test_another_cluster_behind_the_same_name_is_not_read(running: bool) -> None
         world.await_names(0)
         if running:
             kafka.cluster, kafka.topics = "D", imposter.topics
-            world.await_trouble("kafka:kafka", "cluster D; t was read in C")
+            world.await_trouble("kafka:kafka", "cluster D, what was read of t to C")
             assert world.names == ["0"]
             assert {each.condition for each in world.source.standing().partitions} == {"another_cluster"}
     kafka.cluster, kafka.topics = "D", imposter.topics
     with World(kafka, topics=topics, store=world.store) as second:
-        second.await_trouble("kafka:kafka", "cluster D; t was read in C")
+        second.await_trouble("kafka:kafka", "cluster D, what was read of t to C")
         assert second.names == ["0"]
         kafka.cluster, kafka.topics = "C", home
         kafka.send("t", value(1))

@@ -1,0 +1,37 @@
+"""The process's own memory."""
+
+import ctypes
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COUNT = """
+import ctypes, sys, threading
+from daemon.service.memory import share_one_heap
+if sys.argv[1] == "shared":
+    share_one_heap()
+libc = ctypes.CDLL(None)
+together = threading.Barrier(4)
+for thread in [threading.Thread(target=lambda: (together.wait(), libc.malloc(1000))) for _ in range(4)]:
+    thread.start()
+libc.fopen.restype = ctypes.c_void_p
+file = ctypes.c_void_p(libc.fopen(sys.argv[2].encode(), b"w"))
+libc.malloc_info(0, file)
+libc.fclose(file)
+"""
+
+
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux") or not hasattr(ctypes.CDLL(None), "malloc_info"), reason="glibc alone"
+)
+def test_threads_share_one_heap(tmp_path: Path) -> None:
+    """With it there is one however many threads there are, without it there are more."""
+    heaps = {}
+    for how in ("shared", "apart"):
+        file = tmp_path / how
+        subprocess.run([sys.executable, "-c", COUNT, how, str(file)], check=True, timeout=60)
+        heaps[how] = file.read_text(encoding="utf-8").count("<heap nr=")
+    assert heaps["shared"] == 1
+    assert heaps["apart"] > 1
