@@ -14,8 +14,11 @@ if sys.argv[1] == "shared":
     share_one_heap()
 libc = ctypes.CDLL(None)
 together = threading.Barrier(4)
-for thread in [threading.Thread(target=lambda: (together.wait(), libc.malloc(1000))) for _ in range(4)]:
+threads = [threading.Thread(target=lambda: (together.wait(), libc.malloc(1000))) for _ in range(4)]
+for thread in threads:
     thread.start()
+for thread in threads:
+    thread.join()
 libc.fopen.restype = ctypes.c_void_p
 file = ctypes.c_void_p(libc.fopen(sys.argv[2].encode(), b"w"))
 libc.malloc_info(0, file)
