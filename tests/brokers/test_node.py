@@ -46,8 +46,11 @@ def test_a_node_ends_with_whoever_started_it(stand_in: Path, tmp_path: Path) -> 
         assert starter.stdout is not None
         pid, alive = starter.stdout.readline().split()
         assert alive == "True"
+        deadline = time.monotonic() + 30
+        while Path(f"/proc/{pid}/comm").read_text(encoding="utf-8") != "sleep\n":  # before, it has not been told to end
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
         starter.kill()
-    deadline = time.monotonic() + 10
     while Path(f"/proc/{pid}").exists() and "zombie" not in Path(f"/proc/{pid}/status").read_text(encoding="utf-8"):
         assert time.monotonic() < deadline
         time.sleep(0.01)
