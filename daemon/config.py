@@ -17,7 +17,6 @@ from pydantic_settings import SettingsError
 from daemon.broker.access import Access
 from daemon.core.errors import ConfigurationError
 from daemon.core.events import ConfigurationChanged, PipelineSettings, PolicySettings
-from daemon.core.plans import ModelSettings
 from daemon.settings import PREFIX, NotifySettings, Settings, SpoolSettings, TlsSettings, TokenSettings
 from daemon.settings.kafka import KafkaSettings
 
@@ -71,6 +70,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
 
     settings: Settings
     file: Path | None
+    base: Path
     journal: Path
     tracking_uri: str | None
     state: Path
@@ -96,7 +96,8 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
                     )
                     for policy in pipeline.policies
                 ),
-                model=ModelSettings(kind=pipeline.model.kind, preset=pipeline.model.preset),
+                model=pipeline.model.plain(self.base),
+                data=pipeline.data.plain(),
                 priority=pipeline.priority,
                 max_domains=pipeline.max_domains,
             )
@@ -156,6 +157,7 @@ def _absolute(settings: Settings, file: Path | None, base: Path) -> Configuratio
     return Configuration(
         settings=settings,
         file=file,
+        base=base,
         journal=base / settings.journal.removeprefix("sqlite:///"),
         tracking_uri=uri,
         state=base / settings.state,

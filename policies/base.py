@@ -4,10 +4,10 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from msgspec.structs import replace
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from daemon.core.commands import StartRun, WithdrawWish
 from daemon.core.decisions import RESERVED, Decision
@@ -25,7 +25,18 @@ from daemon.core.events import (
     StageSucceeded,
     TimerFired,
 )
-from daemon.core.plans import Intent, Limits, Schedule, ScheduleKind, Training
+from daemon.core.plans import (
+    TRUNKS,
+    Engine,
+    Intent,
+    Length,
+    Limits,
+    Optimiser,
+    Schedule,
+    ScheduleKind,
+    Training,
+    falling_peak,
+)
 from daemon.core.state import Pipeline, stands
 
 RECONSIDERED = (
@@ -51,6 +62,19 @@ def _not_reserved(name: str) -> str:
 
 Period = Annotated[timedelta, Field(gt=timedelta(0), le=timedelta(days=36_525))]
 """A span of time of at most a century: whatever instant it is added to, the sum still is one."""
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class LengthSettings(BaseModel):
+    """A part of a run that does not grow with it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    steps: int = Field(default=0, ge=0)
+    tokens: int = Field(default=0, ge=0)
+
+
+Part = Share | LengthSettings
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$"), AfterValidator(_not_reserved)]
 
@@ -89,30 +113,62 @@ class BasePolicy(BaseModel):
 
 
 class TrainingSettings(BaseModel):
-    """How runs of a policy train; rates are for AdamW, fractions are of the run's steps."""
+    """How runs of a policy train; rates are for AdamW, shares are of the run's steps."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     batch: int = Field(default=16, ge=1, description="sequences in a batch")
-    context: int = Field(default=256, ge=8, description="tokens in a sequence")
+    context: int = Field(default=256, ge=1, description="tokens in a sequence; 1 for a model of kind module")
     peak: float = Field(default=3e-3, gt=0, description="highest learning rate")
     floor: float = Field(default=3e-4, gt=0, description="learning rate at the end of a decay")
     plateau: float | None = Field(default=None, gt=0, description="constant rate of an infinite schedule")
-    warmup: float = Field(default=0.01, ge=0, lt=1, description="share of the steps spent warming up")
-    optimiser: str = Field(default="keep", pattern="^(keep|reset)$", description="state at the start of a run")
+    warmup: Part = Field(default=0.01, description="how long the rate rises: a share, {steps: …} or {tokens: …}")
+    cooldown: Part = Field(default=0.6, description="infinite: when the plateau is reached, from the start")
+    anneal: Part = Field(default=0.15, description="infinite, wsd, wsd_s: how long the last decay takes")
+    cooling: Literal["cosine", "inverse_sqrt"] = Field(default="cosine", description="infinite: the cooldown's form")
+    falling_peak: bool = Field(default=False, description="each increment peaks lower, by all that was trained before")
+    optimiser: Literal["keep", "reset"] = Field(default="keep", description="state at the start of a run")
+    betas: tuple[Share, Share] = Field(default=(0.9, 0.95), description="of AdamW's two averages")
+    weight_decay: float = Field(default=0.1, ge=0, description="of matrices")
+    clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
+    skip_sigma: float | None = Field(default=None, gt=0, description="a step this far above the last ones is left out")
+    average: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="decay of a moving average of the weights, which then is the candidate"
+    )
     epochs: float = Field(default=1.0, gt=0, description="how often new data is seen")
     max_tokens: int | None = Field(default=None, ge=1, description="most tokens that a run may train on")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(default="auto", description="auto: bfloat16 on CUDA")
+    accumulate: int = Field(default=1, ge=1, description="parts in which a batch is computed")
+    recompute: bool = Field(default=False, description="compute activations again instead of keeping them")
+    compile: bool = Field(default=False, description="torch.compile")
+    evaluations: int = Field(default=0, ge=0, le=1000, description="measurements of held-out documents on the way")
+    processes: int = Field(default=1, ge=1, le=1024, description="processes that share a batch")
+    sharding: Literal["ddp", "fsdp2"] = Field(default="ddp", description="whether they share the weights too")
 
-    def schedule(self, kind: ScheduleKind, *, first: bool) -> Schedule:
-        """Return the schedule; a run that continues an infinite one neither warms up nor cools down."""
-        plateau = self.plateau if self.plateau is not None else (self.peak + self.floor) / 2
-        continuing = kind == "infinite" and not first
+    @model_validator(mode="after")
+    def _whole_parts(self) -> Self:
+        if self.batch % (self.accumulate * self.processes):
+            message = "`batch` must be a multiple of `accumulate` x `processes`"
+            raise ValueError(message)
+        return self
+
+    def schedule(self, kind: ScheduleKind, *, first: bool, trained: int = 0, new: int = 0) -> Schedule:
+        """Return the schedule; a run that continues an infinite or a wsd one neither warms up nor cools down.
+
+        `trained` are the tokens that the model has seen, `new` those of the run: a falling peak depends on them.
+        """
+        continuing = kind in TRUNKS and not first
+        peak = self.peak
+        if self.falling_peak and not first:
+            peak = falling_peak(self.peak, self.floor, before=trained, new=new)
         return Schedule(
             kind=kind,
-            peak=self.peak,
+            peak=peak,
             floor=self.floor,
-            plateau=plateau,
-            warmup=0.0 if continuing else self.warmup,
-            cooldown=0.0 if continuing else 0.6,
+            plateau=self.plateau if self.plateau is not None else (peak + self.floor) / 2,
+            warmup=0.0 if continuing else _length(self.warmup),
+            cooldown=0.0 if continuing else _length(self.cooldown),
+            anneal=1 - self.anneal if isinstance(self.anneal, float) else _length(self.anneal),
+            cooling=self.cooling,
         )
 
     def training(self, schedule: Schedule, replay: float) -> Training:
@@ -123,9 +179,29 @@ class TrainingSettings(BaseModel):
             context=self.context,
             replay=replay,
             schedule=schedule,
-            optimiser="reset" if self.optimiser == "reset" else "keep",
+            optimiser=self.optimiser,
             seed=0,
+            adamw=Optimiser(
+                betas=self.betas,
+                weight_decay=self.weight_decay,
+                clip=self.clip,
+                skip_sigma=self.skip_sigma,
+                average=self.average,
+            ),
+            engine=Engine(
+                precision=self.precision,
+                accumulate=self.accumulate,
+                recompute=self.recompute,
+                compile=self.compile,
+                evaluations=self.evaluations,
+                processes=self.processes,
+                sharding=self.sharding,
+            ),
         )
+
+
+def _length(part: "float | LengthSettings") -> float | Length:
+    return part if isinstance(part, float) else Length(steps=part.steps, tokens=part.tokens)
 
 
 class LimitSettings(BaseModel):

@@ -17,7 +17,7 @@ from daemon.core.events import (
     ScheduleSettings,
     TimerFired,
 )
-from daemon.core.plans import Intent
+from daemon.core.plans import Intent, ScheduleKind
 from daemon.core.state import Pipeline, Run, timer_key
 from policies.base import RECONSIDERED, Period, Starting, blocked, finished_stage
 
@@ -46,7 +46,7 @@ class PeriodicRetraining(Starting):
     timezone: str = Field(default="UTC", max_length=100, description="whose wall clock `cron` is read on")
     catch_up: CatchUp = Field(default="last", description="what becomes of ticks that no daemon was there for")
     start: Literal["scratch", "base", "champion"] = Field(default="base", alias="from")
-    schedule: Literal["rewarm", "infinite", "constant"] = "rewarm"
+    schedule: ScheduleKind = "rewarm"
 
     @property
     def ticks(self) -> ScheduleSettings | None:

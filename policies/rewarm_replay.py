@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from daemon.core.commands import FixPlan
 from daemon.core.decisions import Decision, rounded
 from daemon.core.events import Numbers, Record
-from daemon.core.plans import Intent, Training, budget, tokens
+from daemon.core.plans import Intent, ScheduleKind, Training, budget, tokens
 from daemon.core.state import Pipeline, Run, free_arrivals, free_tokens
 from policies.base import RECONSIDERED, Period, Starting, blocked, finished_stage
 
@@ -29,7 +29,7 @@ class RewarmReplay(Starting):
     kind: Literal["rewarm_replay"] = "rewarm_replay"
     after_tokens: int = Field(default=2_000_000, ge=1, description="pending tokens that make an increment due")
     max_age: Period | None = Field(default=None, description="longest that pending data may wait")
-    schedule: Literal["rewarm", "infinite", "constant"] = "rewarm"
+    schedule: ScheduleKind = "rewarm"
     replay: Annotated[float, Field(ge=0, lt=1)] | Literal["auto"] = Field(
         default="auto", description="share of old tokens in every batch"
     )

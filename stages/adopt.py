@@ -10,10 +10,10 @@ from pathlib import Path
 from daemon.core.errors import StageError
 from daemon.core.events import Artefact
 from stages.base import Context, Result
-from stages.training.checkpoint import MODEL, OPTIMISER, Saved
-from stages.training.files import MANIFEST, digest
+from stages.training.checkpoint import OPTIMISER, Saved
+from stages.training.files import MANIFEST, MODEL, digest
 from stages.training.foreign import Foreign, read_config
-from stages.training.model import ModelConfig, preset
+from stages.training.models.decoder import ModelConfig, preset
 
 TRUNK = "trunk"
 logger = logging.getLogger("rewarm.stage")

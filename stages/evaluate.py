@@ -1,6 +1,7 @@
 """Evaluate: the candidate against the champion, per domain, on documents that neither was trained on."""
 
 import msgspec
+from torch import nn
 
 from daemon.core.errors import StageError
 from daemon.core.events import Artefact, Comparison, ModelEvaluated
@@ -8,10 +9,10 @@ from daemon.core.plans import Checkpoint
 from daemon.files import write_atomically
 from stages.base import Context, Result
 from stages.training.device import prepare
-from stages.training.evaluation import Budget, Excerpts, Floats, compare, document_nats
+from stages.training.evaluation import Budget, Excerpts, Floats, compare
 from stages.training.files import MANIFEST, digest
 from stages.training.measuring import held_out, load_recorded
-from stages.training.model import Decoder
+from stages.training.models import adapter_of
 
 BUDGET = Budget(documents=128, bytes=128 * 1024)
 EVALUATION = "evaluation.json"
@@ -30,10 +31,11 @@ class Evaluate:
         training = specification.plan.training
         device = prepare(specification.threads)
         recorded = find_candidate(context)
-        candidate = load_recorded(context, recorded, device)
+        adapter = adapter_of(context)
+        candidate = load_recorded(context, adapter, recorded, device)
         champion = None
         if specification.champion is not None:
-            champion = load_recorded(context, specification.champion.model, device)
+            champion = load_recorded(context, adapter, specification.champion.model, device)
         domains = held_out(context, (*specification.new, *specification.past), BUDGET)
         if not domains and specification.plan.kind != "adopt":
             message = (
@@ -43,10 +45,10 @@ class Evaluate:
             raise StageError("bad_sample", message)
         comparisons: dict[str, Comparison] = {}
 
-        def measure(model: Decoder, excerpts: Excerpts) -> Floats:
-            return document_nats(
+        def measure(model: nn.Module, excerpts: Excerpts) -> Floats:
+            return adapter.document_nats(
                 model,
-                excerpts,
+                excerpts.tokens,
                 context=training.context,
                 beat=lambda: context.beat(len(comparisons), len(domains)),
             )

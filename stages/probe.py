@@ -4,8 +4,9 @@ from daemon.core.events import Loss, ProbeMeasured
 from stages.base import Context, Result
 from stages.run_folder import Shard
 from stages.training.device import prepare
-from stages.training.evaluation import Budget, Excerpts, document_nats, summarise
+from stages.training.evaluation import Budget, Excerpts, summarise
 from stages.training.measuring import held_out, load_recorded
+from stages.training.models import adapter_of
 from stages.training.shards import read_manifest
 
 BUDGET = Budget(documents=64, bytes=64 * 1024)
@@ -24,7 +25,8 @@ class Probe:
             context.emit(ProbeMeasured(**context.names, new={}, past={}))
             return Result()
         device = prepare(specification.threads)
-        model = load_recorded(context, specification.champion.model, device)
+        adapter = adapter_of(context)
+        model = load_recorded(context, adapter, specification.champion.model, device)
         new = held_out(context, specification.new, BUDGET)
         past = held_out(context, specification.past, BUDGET)
         total = len(new) + len(past)
@@ -32,9 +34,9 @@ class Probe:
 
         def measure(excerpts: Excerpts) -> Loss:
             nonlocal done
-            nats = document_nats(
+            nats = adapter.document_nats(
                 model,
-                excerpts,
+                excerpts.tokens,
                 context=specification.plan.training.context,
                 beat=lambda: context.beat(done, total),
             )

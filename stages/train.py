@@ -11,17 +11,17 @@ from pathlib import Path
 
 import msgspec
 import torch
+from torch import nn
 
 from daemon.core.errors import StageError
 from daemon.core.events import Artefact
-from daemon.core.plans import steps, trunk_step
+from daemon.core.plans import trunk_step
 from stages.base import Context, Result
 from stages.run_folder import Shard
 from stages.training.checkpoint import (
     OPTIMISER,
     copy_checkpoint,
     find_newest,
-    load_model,
     load_optimiser,
     verify,
 )
@@ -29,7 +29,8 @@ from stages.training.device import prepare
 from stages.training.files import MANIFEST, digest, new_folder
 from stages.training.loop import Loop
 from stages.training.mixture import Mixture, Stream
-from stages.training.model import Decoder, initialise, preset
+from stages.training.models import adapter_of
+from stages.training.models.base import Adapter
 from stages.training.optimiser import make_optimiser
 from stages.training.shards import Part
 
@@ -47,18 +48,19 @@ class Train:
         """
         specification = context.specification
         device = prepare(specification.threads)
+        adapter = adapter_of(context)
         mixture = make_mixture(context)
         plan = plan_sha256(context)
         resumed = _find_resumable(context, plan)
         step = 0
         if resumed:
             path, step = resumed
-            model = load_model(path, device)
+            model = adapter.load(path).to(device)
             optimiser = make_optimiser(model)
             load_optimiser(path, model, optimiser)
         else:
-            model, optimiser = _start(context, device)
-        loop = Loop(context, model, optimiser, mixture, plan_sha256=plan, step=step)
+            model, optimiser = _start(context, adapter, device)
+        loop = Loop(context, adapter, model, optimiser, mixture, plan_sha256=plan, step=step)
         summary = loop.run()
         loop.save(context.folder / "candidate", moments=False)
         context.flush_curve()
@@ -108,19 +110,17 @@ def plan_sha256(context: Context) -> str:
     return hashlib.sha256(msgspec.json.encode([plan.training, plan.model, plan.start, shards])).hexdigest()
 
 
-def _start(context: Context, device: torch.device) -> tuple[Decoder, torch.optim.AdamW]:
+def _start(context: Context, adapter: Adapter, device: torch.device) -> tuple[nn.Module, torch.optim.AdamW]:
     plan = context.specification.plan
     if plan.start.kind == "scratch":
-        model = Decoder(preset(plan.model.kind, plan.model.preset))
-        initialise(model, plan.training.seed)
-        model.to(device)
+        model = adapter.make(plan.training.seed).to(device)
         return model, make_optimiser(model)
     if plan.start.checkpoint is None:
         message = f"The plan starts from {plan.start.kind!r} and names no checkpoint."
         raise StageError("user_error", message)
     folder = context.resolve(plan.start.checkpoint.path)
     saved = verify(folder, plan.start.checkpoint.sha256)
-    model = load_model(folder, device)
+    model = adapter.load(folder).to(device)
     optimiser = make_optimiser(model)
     if _keeps_optimiser(context) and OPTIMISER in saved.files:
         load_optimiser(folder, model, optimiser)
@@ -142,7 +142,7 @@ def _find_resumable(context: Context, plan: str) -> tuple[Path, int] | None:
     # Past the trunk's step the trunk itself must be at hand, for nothing could make it again from there.
     folders = [context.folder, *map(Path, context.specification.resume_from)]
     training = context.specification.plan.training
-    at = trunk_step(training.schedule, steps(training))
+    at = trunk_step(training)
     found = find_newest(folders, plan)
     if found and found[1].step >= at:
         trunk = find_newest(folders, plan, pattern="trunk")

@@ -111,7 +111,7 @@ def describe(configuration: Configuration) -> View:
     settings = configuration.settings
     pipelines = {
         name: PipelineView(
-            model=f"{pipeline.model.kind} {pipeline.model.preset}",
+            model=pipeline.model.named,
             stages=pipeline.stages,
             priority=pipeline.priority,
             policies=tuple(

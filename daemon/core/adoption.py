@@ -75,6 +75,7 @@ def plan(pipeline: Pipeline, settings: PipelineSettings, intent: Intent) -> Plan
         training=intent.training,
         limits=intent.limits,
         rule=RULE,
+        data=settings.data,
     )
 
 

@@ -49,4 +49,5 @@ def draft(pipeline: Pipeline, intent: Intent, position: int) -> Plan | str:
         stages=settings.stages,
         training=training,
         limits=intent.limits,
+        data=settings.data,
     )

@@ -121,7 +121,14 @@ def attempt_event(pipeline: Pipeline, record: Record, event: AttemptEvent) -> Pi
         case StageFailed() | StageInterrupted():
             run = replace(run, order=None, failures=_failed(run, event))
         case ProbeMeasured():
-            run = replace(run, shift=event.shift, probe_new=event.new)
+            run = replace(
+                run,
+                shift=event.shift,
+                probe_new=event.new,
+                probe_past=event.past,
+                near_duplicates=event.near_duplicates,
+                law=event.law,
+            )
         case ModelEvaluated():
             run = replace(run, evaluation=event.domains)
         case ModelPromoted():
@@ -157,6 +164,8 @@ def _promoted(pipeline: Pipeline, run: Run, record: Record, event: ModelPromoted
         # It was published, but too late: what it builds on may have been rolled back. The version is not used again.
         ignored = {**pipeline.ignored, "promoted_too_late": pipeline.ignored.get("promoted_too_late", 0) + 1}
         return replace(pipeline, versions=max(pipeline.versions, event.model_version), ignored=ignored)
+    before = _line(pipeline, run)
+    best = before.best if before else {}
     past = pipeline.champion.past if pipeline.champion else {}
     model = Model(
         version=event.model_version,
@@ -169,6 +178,8 @@ def _promoted(pipeline: Pipeline, run: Run, record: Record, event: ModelPromoted
         past=add(past, run.plan.new),
         promoted_at=record.recorded_at,
         position=record.position,
+        best={**best, **{name: min(loss, best.get(name, loss)) for name, loss in event.losses.items()}},
+        trained=run.plan.training.tokens + (before.trained if before else 0),
     )
     pipeline = arrivals.consumed(pipeline, run)
     return replace(
@@ -181,6 +192,11 @@ def _promoted(pipeline: Pipeline, run: Run, record: Record, event: ModelPromoted
         versions=max(pipeline.versions, event.model_version),
         increments=pipeline.increments + 1 if run.plan.kind == "increment" else 0,
     )
+
+
+def _line(pipeline: Pipeline, run: Run) -> Model | None:
+    """Return the model that the run continued."""
+    return {"champion": pipeline.champion, "base": pipeline.base}.get(run.plan.start.kind)
 
 
 def run_event(pipeline: Pipeline, record: Record, event: RunEvent) -> Pipeline | str:  # noqa: PLR0911, C901 - one return a case

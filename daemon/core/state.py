@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from daemon.core.commands import ResumeRun, StartRun
 from daemon.core.events import Comparison, Loss, PipelineSettings
-from daemon.core.plans import NOTHING, Amounts, Checkpoint, Intent, Plan, Span, tokens
+from daemon.core.plans import NOTHING, Amounts, Checkpoint, Intent, Law, Plan, Span, tokens
 
 StopReason = Literal["cancel", "preempt"]
 
@@ -75,6 +75,9 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     checkpoint_step: int = 0
     shift: float | None = None
     probe_new: dict[str, Loss] = {}
+    probe_past: dict[str, Loss] = {}
+    near_duplicates: dict[str, float] = {}
+    law: Law | None = None
     evaluation: dict[str, Comparison] = {}
     preempted: int = 0
     approved: bool = False
@@ -138,7 +141,11 @@ class Scheduled(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """A promoted model: its files, the trunk behind it, and the past that it was trained on."""
+    """A promoted model: its files, the trunk behind it, and the past that it was trained on.
+
+    `best` is the lowest loss that a champion of its line ever had per domain, `trained` the tokens that they trained
+    on in all, each counted as often as it was seen.
+    """
 
     version: int
     run: str
@@ -150,6 +157,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     past: Amounts
     promoted_at: datetime
     position: int
+    best: dict[str, float] = {}
+    trained: int = 0
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True):

@@ -69,7 +69,7 @@ from daemon.core.state import Pipeline, Run, Scheduled, State, Topic, Verdict, W
 
 NEVER: Final = datetime.min.replace(tzinfo=UTC)
 ABOUT_DEAD_LETTERS: Final = (InputRejected, OperatorRequested)
-REDUCER_VERSION: Final = 3
+REDUCER_VERSION: Final = 4
 """Changes whenever `evolve` folds a record, or `react` answers it, differently; older snapshots are rebuilt."""
 
 

@@ -13,6 +13,7 @@ from daemon.core.errors import ConfigurationError
 from daemon.cron import cron
 from daemon.settings.base import Model, Name, kind, unique
 from daemon.settings.kafka import KafkaSettings, check_sources
+from daemon.settings.model import DataConfiguration, LlamaSettings, ModelConfiguration
 from policies import AnyPolicy
 from policies.base import Period
 from stages import STAGES, USUAL
@@ -152,13 +153,6 @@ class RetentionSettings(Model):
     models: int | None = Field(default=None, ge=0, description="further versions beside champion, previous and base")
 
 
-class LlamaSettings(Model):
-    """The built-in decoder."""
-
-    kind: Literal["llama"] = "llama"
-    preset: str = Field(default="nano", pattern=r"^[a-z0-9_-]+$")
-
-
 def _check(policy: str, expression: str, zone: str) -> None:
     try:
         cron(expression, zone)
@@ -170,7 +164,8 @@ def _check(policy: str, expression: str, zone: str) -> None:
 class PipelineConfiguration(Model):
     """One model kept fresh."""
 
-    model: LlamaSettings = LlamaSettings()
+    model: ModelConfiguration = LlamaSettings()
+    data: DataConfiguration = DataConfiguration()
     stages: tuple[Annotated[str, AfterValidator(_stage)], ...] = Field(default=USUAL, min_length=1)
     policies: tuple[AnyPolicy, ...] = ()
     priority: int = 0

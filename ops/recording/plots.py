@@ -8,7 +8,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 from daemon.core.events import Comparison
-from daemon.core.plans import Amounts, Plan, learning_rate, steps, tokens, trunk_step
+from daemon.core.plans import TRUNKS, Amounts, Plan, learning_rate, steps, tokens, trunk_step
 from ops.recording.curves import Point, number
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def plan_plot(plan: Plan, title: str) -> bytes:
     stride = max(1, total // POINTS)
     marks = sorted({0, *range(1, total + 1, stride), total})
     per_step = training.tokens / total / 1e6
-    values = [learning_rate(training.schedule, max(step, 1) if training.schedule.warmup == 0 else step, total)
+    values = [learning_rate(training, max(step, 1) if not training.schedule.warmup else step)
               for step in marks]  # fmt: skip
     rates.plot([step * per_step for step in marks], values, color=NEW, linewidth=2.2)
     rates.fill_between([step * per_step for step in marks], values, color=NEW, alpha=0.08, linewidth=0)
@@ -48,8 +48,8 @@ def plan_plot(plan: Plan, title: str) -> bytes:
         color=INK,
         ha="right" if right else "left",
     )
-    if training.schedule.kind == "infinite":
-        trunk = trunk_step(training.schedule, total) * per_step
+    if training.schedule.kind in TRUNKS:
+        trunk = trunk_step(training) * per_step
         rates.axvline(trunk, color=ACCENT, linestyle=(0, (4, 3)), linewidth=1.2)
         rates.annotate("trunk saved", (trunk, max(values) * 0.55), xytext=(-5, 0), ha="right",
                        textcoords="offset points", color=ACCENT)  # fmt: skip

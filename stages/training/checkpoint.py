@@ -14,22 +14,17 @@ import msgspec
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from daemon.core.errors import StageError
 from daemon.files import sync
-from stages.training.files import MANIFEST, Stamp, digest, fits, new_folder, stamp, write_file
-from stages.training.model import Decoder, ModelConfig
+from stages.training.files import MANIFEST, MODEL, Stamp, digest, fits, new_folder, stamp, write_file
+from stages.training.models.base import Adapter
 from stages.training.optimiser import dump_moments, load_moments
-from stages.training.shards import END, VOCABULARY
 
-MODEL = "model.safetensors"
 OPTIMISER = "optimiser.safetensors"
 KEPT = 2
 logger = logging.getLogger("rewarm.stage")
-TOKENIZER = msgspec.json.format(
-    msgspec.json.encode({"kind": "bytes", "encoding": "utf-8", "vocabulary": VOCABULARY, "end_of_document": END})
-)
 
 
 class Saved(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +40,8 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True):
 
 def save_checkpoint(
     folder: Path,
-    model: Decoder,
+    adapter: Adapter,
+    model: nn.Module,
     optimiser: torch.optim.Optimizer | None,
     *,
     step: int,
@@ -55,9 +51,8 @@ def save_checkpoint(
 ) -> str:
     """Write a checkpoint and return its manifest's sha256; raises OSError when the disk is full."""
     contents = {
-        "config.json": msgspec.json.format(msgspec.json.encode(model.config)),
-        "tokenizer.json": TOKENIZER,
-        MODEL: save(_flat(model.state_dict())),
+        **adapter.files(model),
+        MODEL: save(_flat(adapter.weights(model)), metadata={"format": "pt"}),
     }
     if optimiser is not None:
         contents[OPTIMISER] = save(_flat(dump_moments(model, optimiser)))
@@ -94,19 +89,7 @@ def verify(folder: Path, sha256: str | None = None) -> Saved:
     return saved
 
 
-def load_model(folder: Path, device: torch.device) -> Decoder:
-    """Return the model of a verified checkpoint; raises StageError (bad_checkpoint)."""
-    try:
-        config = msgspec.json.decode((folder / "config.json").read_bytes(), type=ModelConfig)
-        model = Decoder(config).to(device)
-        model.load_state_dict(load_file(folder / MODEL))
-    except (OSError, msgspec.MsgspecError, SafetensorError, RuntimeError) as error:
-        message = f"The model at {folder} cannot be loaded ({error})."
-        raise StageError("bad_checkpoint", message) from error
-    return model
-
-
-def load_optimiser(folder: Path, model: Decoder, optimiser: torch.optim.Optimizer) -> None:
+def load_optimiser(folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
     """Load the moments of a verified checkpoint; raises StageError (bad_checkpoint) when it kept none."""
     try:
         load_moments(model, optimiser, load_file(folder / OPTIMISER))

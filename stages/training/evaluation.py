@@ -4,25 +4,18 @@ Losses are nats per byte of text: all nats of an excerpt (those of the end of it
 bytes. Intervals are percentile bootstraps over documents (Efron 1979), paired where two models are compared.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
-import torch
-import torch.nn.functional as F
 
-from daemon.core.errors import StageError
 from daemon.core.events import Comparison, Loss
-from stages.training.device import precision
-from stages.training.model import Decoder
 from stages.training.shards import END, Part, Tokens
 
 EXCERPT_TOKENS = 2048
-ROWS = 16
 RESAMPLES = 1000
 INTERVAL = (2.5, 97.5)
-IGNORED = -100
 Floats = npt.NDArray[np.float64]
 
 
@@ -63,40 +56,6 @@ def _excerpt(document: Tokens, name: bytes) -> Tokens:
     spare = len(whole) - 1 - EXCERPT_TOKENS
     start = int.from_bytes(name[8:], "little") % (spare + 1) if spare > 0 else 0
     return whole[start : start + EXCERPT_TOKENS + 1]
-
-
-def document_nats(model: Decoder, excerpts: Excerpts, *, context: int, beat: Callable[[], None]) -> Floats:
-    """Return each excerpt's loss in nats, read in windows of `context` tokens that do not overlap.
-
-    Calls `beat` after every batch. Raises StageError (not_finite) when a loss is no number.
-    """
-    device = next(model.parameters()).device
-    windows = [
-        (owner, tokens[at : at + context + 1])
-        for owner, tokens in enumerate(excerpts.tokens)
-        for at in range(0, len(tokens) - 1, context)
-    ]
-    windows.sort(key=lambda window: len(window[1]))  # rows of like length waste little padding
-    nats = np.zeros(len(excerpts.tokens))
-    model.eval()
-    with torch.inference_mode():
-        for first in range(0, len(windows), ROWS):
-            group = windows[first : first + ROWS]
-            inputs = np.full((len(group), len(group[-1][1]) - 1), END, dtype=np.int64)
-            targets = np.full(inputs.shape, IGNORED, dtype=np.int64)
-            for row, (_, tokens) in enumerate(group):
-                inputs[row, : len(tokens) - 1] = tokens[:-1]
-                targets[row, : len(tokens) - 1] = tokens[1:]
-            with precision(device):
-                logits = model(torch.from_numpy(inputs).to(device))
-            goal = torch.from_numpy(targets).to(device).flatten()
-            losses = F.cross_entropy(logits.flatten(0, 1).float(), goal, reduction="none", ignore_index=IGNORED)
-            sums = losses.view(inputs.shape).double().sum(dim=1).cpu().numpy()
-            np.add.at(nats, [owner for owner, _ in group], sums)
-            beat()
-    if not np.isfinite(nats).all():
-        raise StageError("not_finite", "The model's loss on held-out documents is no finite number.")
-    return nats
 
 
 def _resample(count: int, seed: int) -> npt.NDArray[np.int64]:

@@ -12,6 +12,7 @@ import msgspec
 from daemon.files import sync
 
 MANIFEST = "manifest.json"
+MODEL = "model.safetensors"
 
 
 class Stamp(msgspec.Struct, frozen=True, kw_only=True):

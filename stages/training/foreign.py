@@ -16,9 +16,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from daemon.core.errors import StageError
-from stages.training.checkpoint import MODEL, OPTIMISER, TOKENIZER, Saved
-from stages.training.files import MANIFEST, Stamp, new_folder, write_file
-from stages.training.model import Decoder, ModelConfig
+from stages.training.checkpoint import OPTIMISER, Saved
+from stages.training.files import MANIFEST, MODEL, Stamp, new_folder, write_file
+from stages.training.models.decoder import Decoder, ModelConfig
+from stages.training.models.llama import TOKENIZER
 from stages.training.shards import VOCABULARY
 
 CONFIG = "config.json"

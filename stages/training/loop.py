@@ -8,8 +8,7 @@ from pathlib import Path
 
 import msgspec
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from daemon.core.errors import StageError
 from daemon.core.events import CheckpointSaved
@@ -18,7 +17,7 @@ from stages.base import Context, Stopped
 from stages.training.checkpoint import prune, save_checkpoint
 from stages.training.device import precision
 from stages.training.mixture import Batch, Mixture, replayed
-from stages.training.model import Decoder
+from stages.training.models.base import Adapter
 from stages.training.optimiser import CLIP, set_rate
 
 CURVE_POINTS = 400
@@ -39,7 +38,8 @@ class Loop:
     def __init__(
         self,
         context: Context,
-        model: Decoder,
+        adapter: Adapter,
+        model: nn.Module,
         optimiser: torch.optim.Optimizer,
         mixture: Mixture,
         *,
@@ -47,6 +47,7 @@ class Loop:
         step: int,
     ) -> None:
         self.context = context
+        self.adapter = adapter
         self.model = model
         self.optimiser = optimiser
         self.mixture = mixture
@@ -67,7 +68,7 @@ class Loop:
         Raises Stopped or StageError (not_finite, time_limit), and OSError when the disk is full.
         """
         first, began = self.step, time.monotonic()
-        trunk = trunk_step(self.plan.training.schedule, self.steps)
+        trunk = trunk_step(self.plan.training)
         self.model.train()
         speed = 0.0
         while self.step < self.steps:
@@ -85,6 +86,7 @@ class Loop:
         """Write the present weights, and with `moments` the optimiser's state; returns the manifest's sha256."""
         return save_checkpoint(
             folder,
+            self.adapter,
             self.model,
             self.optimiser if moments else None,
             step=self.step,
@@ -102,10 +104,10 @@ class Loop:
 
     def _advance(self, step: int) -> None:
         batch = self.mixture.draw(step)
-        rate = learning_rate(self.plan.training.schedule, step, self.steps)
-        tokens = torch.from_numpy(batch.tokens).to(self.device)
+        rate = learning_rate(self.plan.training, step)
+        inputs = self.adapter.collate(batch.rows, self.device)
         with precision(self.device):
-            rows = row_losses(self.model, tokens)
+            rows = self.adapter.row_losses(self.model, inputs)
         loss = rows.mean()
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -139,7 +141,7 @@ class Loop:
         self._losses.clear()
 
     def _beat(self, speed: float) -> None:
-        rate = learning_rate(self.plan.training.schedule, self.step, self.steps)
+        rate = learning_rate(self.plan.training, self.step)
         metrics = {"learning_rate": rate, "tokens_per_second": round(speed, 1)}
         if math.isfinite(self._loss):
             metrics["loss"] = self._loss
@@ -161,10 +163,3 @@ class Loop:
         self._saved_step, self._saved_at = self.step, time.monotonic()
         saved = Checkpoint(path=self.context.state_path(folder), sha256=sha256)
         self.context.emit(CheckpointSaved(**self.context.names, step=self.step, checkpoint=saved))
-
-
-def row_losses(model: Decoder, tokens: Tensor) -> Tensor:
-    """Return each row's mean loss in nats per token: (B, T + 1) → (B,)."""
-    logits = model(tokens[:, :-1])
-    losses = F.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten(), reduction="none")
-    return losses.view(tokens.shape[0], -1).mean(dim=1)

@@ -3,13 +3,14 @@
 from collections.abc import Iterable
 
 import torch
+from torch import nn
 
 from daemon.core.plans import Checkpoint
 from stages.base import Context
 from stages.run_folder import Shard
-from stages.training.checkpoint import load_model, verify
+from stages.training.checkpoint import verify
 from stages.training.evaluation import Budget, Excerpts, choose
-from stages.training.model import Decoder
+from stages.training.models.base import Adapter
 from stages.training.shards import Part
 
 
@@ -23,8 +24,8 @@ def held_out(context: Context, shards: Iterable[Shard], budget: Budget) -> dict[
     return {domain: choose(each, budget) for domain, each in sorted(parts.items())}
 
 
-def load_recorded(context: Context, checkpoint: Checkpoint, device: torch.device) -> Decoder:
+def load_recorded(context: Context, adapter: Adapter, checkpoint: Checkpoint, device: torch.device) -> nn.Module:
     """Return the model that the journal names; raises StageError (bad_checkpoint) when it is another one."""
     folder = context.resolve(checkpoint.path)
     verify(folder, checkpoint.sha256)
-    return load_model(folder, device)
+    return adapter.load(folder).to(device)

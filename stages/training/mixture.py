@@ -75,9 +75,9 @@ def window_start(seed: int, stream: int, ordinal: int, *, size: int, context: in
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
-    """Rows of `context` + 1 tokens as int64, replayed ones first, and the domain of each row."""
+    """Rows of `context` + 1 tokens, replayed ones first, and the domain of each row."""
 
-    tokens: npt.NDArray[np.int64]
+    rows: list[Tokens]
     domains: list[str]
     past: int
 
@@ -100,8 +100,7 @@ class Mixture(msgspec.Struct, frozen=True, kw_only=True):
         fresh = (step - 1) * self.batch - before
         rows = [self._window(self.past, PAST, before + row) for row in range(past)]
         rows += [self._window(self.new, NEW, fresh + row) for row in range(self.batch - past)]
-        tokens = np.stack([row for row, _ in rows]).astype(np.int64)
-        return Batch(tokens=tokens, domains=[domain for _, domain in rows], past=past)
+        return Batch(rows=[row for row, _ in rows], domains=[domain for _, domain in rows], past=past)
 
     def _window(self, stream: Stream, key: int, ordinal: int) -> tuple[Tokens, str]:
         start = window_start(self.seed, key, ordinal, size=len(stream), context=self.context)

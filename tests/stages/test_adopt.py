@@ -25,8 +25,8 @@ from daemon.core.plans import Checkpoint, ModelSettings, Plan, Start
 from stages.execute import execute
 from stages.run_folder import Arrival, Champion, Shard
 from stages.training import foreign
-from stages.training.checkpoint import MODEL, OPTIMISER, verify
-from stages.training.files import MANIFEST, digest
+from stages.training.checkpoint import OPTIMISER, verify
+from stages.training.files import MANIFEST, MODEL, digest
 
 Run = Callable[..., list[AnyEvent]]
 NAMES = ("config.json", "tokenizer.json", MODEL)

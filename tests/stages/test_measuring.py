@@ -16,7 +16,7 @@ from daemon.core.events import (
 )
 from daemon.core.plans import Plan
 from stages.run_folder import Champion, Shard
-from stages.training.checkpoint import MODEL, verify
+from stages.training.checkpoint import verify
 
 Run = Callable[..., list[AnyEvent]]
 Place = Callable[..., Path]

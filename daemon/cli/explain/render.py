@@ -7,7 +7,7 @@ from rich.console import RenderableType
 from daemon.cli.explain.why import Opinion, Why
 from daemon.cli.output import NOTHING, columns, commands, count, facts, heading, seconds, size, when
 from daemon.core.events import Comparison, Loss, Numbers, Scalar
-from daemon.core.plans import Amounts, Plan, Schedule, learning_rate, steps, tokens
+from daemon.core.plans import Amounts, Length, Plan, Schedule, Training, learning_rate, steps, tokens
 from daemon.story import Arrived, Attempt, Decided, StageTold, Story
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -106,7 +106,7 @@ def plan_rows(plan: Plan, planned_by: Decided | None) -> list[tuple[str, str]]:
         ("replay", f"{training.replay:.0%} of every batch is old data{rule}" if plan.past else "none: nothing is old"),
         ("budget", f"{training.tokens:,} tokens = {count(total, 'step')} of {shape}"),
         ("schedule", schedule_words(training.schedule)),
-        ("rate", sparkline(training.schedule, total)),
+        ("rate", sparkline(training)),
         ("optimiser", "state kept from the trunk" if training.optimiser == "keep" else "state reset"),
         ("positions", ", ".join(f"({span.after}, {span.upto}]" for span in plan.spans) or NOTHING),
     ]
@@ -117,21 +117,33 @@ def plan_rows(plan: Plan, planned_by: Decided | None) -> list[tuple[str, str]]:
 
 def schedule_words(schedule: Schedule) -> str:
     """Return a schedule in words."""
-    warm = f"warm-up over {schedule.warmup:.0%} of the steps" if schedule.warmup else "no warm-up"
+    warm = f"warm-up over {_part(schedule.warmup)}" if schedule.warmup else "no warm-up"
+    anneal = schedule.anneal
+    begins = f"in the last {_part(anneal)}" if isinstance(anneal, Length) else f"from {anneal:.0%} on"
     match schedule.kind:
         case "rewarm":
             return f"re-warm and re-decay: {warm} to {schedule.peak:g}, cosine down to {schedule.floor:g}"
         case "infinite":
-            anneal = f"anneal from {schedule.anneal:.0%} to {schedule.floor:g}"
-            return f"infinite: {warm}, plateau {schedule.plateau:g}, {anneal}"
-        case _:
+            return f"infinite: {warm}, plateau {schedule.plateau:g}, anneal {begins} to {schedule.floor:g}"
+        case "linear":
+            return f"linear: {warm} to {schedule.peak:g}, a line down to {schedule.floor:g}"
+        case "wsd" | "wsd_s":
+            return f"{schedule.kind}: {warm}, stable at {schedule.peak:g}, decay {begins} to {schedule.floor:g}"
+        case "constant":
             return f"constant: {warm}, then {schedule.peak:g}"
 
 
-def sparkline(schedule: Schedule, total: int, width: int = CURVE_WIDTH) -> str:
+def _part(part: float | Length) -> str:
+    if not isinstance(part, Length):
+        return f"{part:.0%} of the steps"
+    return f"{part.tokens:,} tokens" if part.tokens else count(part.steps, "step")
+
+
+def sparkline(training: Training, width: int = CURVE_WIDTH) -> str:
     """Return the learning rate over the steps as a row of bars, highest = the peak."""
+    total = steps(training)
     points = [max(1, round(1 + (total - 1) * at / (width - 1))) for at in range(width)]
-    rates = [learning_rate(schedule, step, total) for step in points]
+    rates = [learning_rate(training, step) for step in points]
     top = max(rates) or 1.0
     return "".join(BARS[min(len(BARS) - 1, round(rate / top * (len(BARS) - 1)))] for rate in rates)
 

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 from msgspec import Meta
 
-from daemon.core.plans import ModelSettings
+from daemon.core.plans import DataSettings, ModelSettings
 
 Origin = Literal["outside", "operator", "stage", "daemon"]
 Domain = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
@@ -120,5 +120,6 @@ class PipelineSettings(msgspec.Struct, frozen=True, kw_only=True):
     stages: tuple[str, ...]
     policies: tuple[PolicySettings, ...]
     model: ModelSettings = ModelSettings()
+    data: DataSettings = DataSettings()
     priority: int = 0
     max_domains: int = 64

@@ -14,7 +14,7 @@ class DataArrived(Event, frozen=True):
     origin: ClassVar[Origin] = "outside"
     uri: Text
     domain: Domain
-    format: Literal["text", "jsonl"] = "jsonl"
+    format: Literal["text", "jsonl", "parquet"] = "jsonl"
     bytes: Count | None = None
     sha256: Sha256 | None = None
     documents: Count | None = None

@@ -2,9 +2,11 @@
 
 from typing import ClassVar, Literal
 
+import msgspec
+
 from daemon.core.errors import FailureClass
 from daemon.core.events.base import Artefact, Comparison, Count, Domain, Event, Loss, Origin, Sha256
-from daemon.core.plans import Amount, Checkpoint, Span
+from daemon.core.plans import Amount, Checkpoint, Law, Span
 
 InterruptReason = Literal["cancel", "preempt", "drain", "died", "hang"]
 
@@ -73,6 +75,7 @@ class DataIngested(StageEvent, frozen=True):
     """An arrival was validated, counted exactly and tokenised into shards.
 
     `estimate` is what it was counted as before; nothing, as completed at the door, once it is withdrawn.
+    `near_duplicates` are kept: they are told, not dropped.
     """
 
     kind: ClassVar[str] = "data.ingested"
@@ -83,6 +86,7 @@ class DataIngested(StageEvent, frozen=True):
     duplicates: Count
     manifest: str
     sha256: Sha256
+    near_duplicates: Count = 0
 
 
 class DataRejected(StageEvent, frozen=True):
@@ -96,13 +100,35 @@ class DataRejected(StageEvent, frozen=True):
     message: str
 
 
+class Lengths(msgspec.Struct, frozen=True, kw_only=True):
+    """How long the documents of a domain are, in bytes, and what they are made of (shares of their bytes)."""
+
+    documents: Count
+    mean: float
+    median: float
+    longest: Count
+    ascii: float
+    whitespace: float
+    digits: float
+
+
 class ProbeMeasured(StageEvent, frozen=True):
-    """The champion's loss on the new arrivals and on held-out past data, per domain; shift = new minus past."""
+    """The champion's loss on the new arrivals and on held-out past data, per domain; shift = new minus past.
+
+    `shift_low` and `shift_high` are its 95 % interval over documents, `near_duplicates` the share of each domain's new
+    documents that nearly are one seen before, `lengths` what the new documents are like. `law` is what the
+    pipeline's past runs teach of the next one.
+    """
 
     kind: ClassVar[str] = "probe.measured"
     new: dict[str, Loss]
     past: dict[str, Loss]
     shift: float | None = None
+    shift_low: float | None = None
+    shift_high: float | None = None
+    near_duplicates: dict[str, float] = {}
+    lengths: dict[str, Lengths] = {}
+    law: Law | None = None
 
 
 class ModelEvaluated(StageEvent, frozen=True):

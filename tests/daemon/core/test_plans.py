@@ -8,7 +8,8 @@ from daemon.core.plans import (
     Training,
     add,
     budget,
-    learning_rate,
+    course,
+    rate,
     steps,
     subtract,
     tokens,
@@ -53,27 +54,30 @@ def test_the_learning_rate_meets_the_points_of_the_paper(
     schedule: Schedule, step: int, total: int, expected: float
 ) -> None:
     """Every phase of every schedule gives the rate that arXiv 2403.08763 gives at its ends and in its middle."""
-    assert learning_rate(schedule, step, total) == pytest.approx(expected, rel=1e-4)
+    assert rate(course(schedule, total, 1), step) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("schedule", [REWARM, INFINITE, CONSTANT, CONTINUED])
 @pytest.mark.parametrize("total", [1, 2, 3, 7, 100])
 def test_the_learning_rate_stays_in_its_bounds(schedule: Schedule, total: int) -> None:
     """However short the run, every step has a rate above nothing and at most the peak."""
-    rates = [learning_rate(schedule, step, total) for step in range(1, total + 1)]
-    assert all(0 < rate <= schedule.peak for rate in rates)
+    rates = [rate(course(schedule, total, 1), step) for step in range(1, total + 1)]
+    assert all(0 < each <= schedule.peak for each in rates)
 
 
 def test_a_continued_infinite_schedule_is_warmed_to_the_plateau_alone() -> None:
     """An increment that warms up while it resumes the plateau never passes it."""
     schedule = Schedule(kind="infinite", peak=3e-4, floor=3e-5, plateau=1.65e-4, warmup=0.1, cooldown=0.0)
-    assert max(learning_rate(schedule, step, 100) for step in range(1, 101)) == pytest.approx(1.65e-4)
+    assert max(rate(course(schedule, 100, 1), step) for step in range(1, 101)) == pytest.approx(1.65e-4)
 
 
 @pytest.mark.parametrize(("schedule", "expected"), [(REWARM, 1000), (CONSTANT, 1000), (INFINITE, 850)])
 def test_the_trunk_is_saved_before_the_anneal(schedule: Schedule, expected: int) -> None:
     """An infinite schedule leaves its trunk before the anneal; the others in the end."""
-    assert trunk_step(schedule, 1000) == expected
+    assert (
+        trunk_step(Training(tokens=1000, batch=1, context=1, replay=0.0, schedule=schedule, optimiser="keep", seed=0))
+        == expected
+    )
 
 
 @pytest.mark.parametrize(

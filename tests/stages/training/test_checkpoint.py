@@ -11,17 +11,15 @@ import torch
 
 from daemon.core.errors import StageError
 from stages.training.checkpoint import (
-    MODEL,
     OPTIMISER,
     find_newest,
-    load_model,
     load_optimiser,
     prune,
     save_checkpoint,
     verify,
 )
-from stages.training.files import MANIFEST, digest
-from stages.training.model import PRESETS, Decoder, initialise
+from stages.training.files import MANIFEST, MODEL, digest
+from stages.training.models.decoder import PRESETS, Decoder, initialise
 from stages.training.optimiser import dump_moments, make_optimiser, set_rate
 
 PLAN = "0" * 64

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from daemon.core.errors import StageError
 from stages.training.evaluation import EXCERPT_TOKENS, Budget, choose, compare, document_nats, summarise
 from stages.training.files import MANIFEST
-from stages.training.model import PRESETS, Decoder, initialise
+from stages.training.models.decoder import PRESETS, Decoder, initialise
 from stages.training.shards import END, Part, write_shard
 
 Texts = list[bytes]

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from daemon.core.errors import StageError
-from stages.training.model import PRESETS, Decoder, initialise, preset, rotate, rotation
+from stages.training.models.decoder import PRESETS, Decoder, initialise, preset, rotate, rotation
 from stages.training.shards import VOCABULARY
 
 
