@@ -12,6 +12,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from daemon.core import sequence
+from daemon.core.arrivals import counts
 from daemon.core.commands import CancelRun, PreemptRun, ResumeRun, StartRun, WithdrawWish
 from daemon.core.decisions import ARBITER, OPERATOR, SEQUENCE, Decision, Policies
 from daemon.core.drafts import draft
@@ -20,6 +21,7 @@ from daemon.core.events import (
     AnyEvent,
     ConfigurationChanged,
     DaemonStarted,
+    DataWithdrawn,
     DecisionMade,
     OperatorRequested,
     Record,
@@ -34,7 +36,7 @@ from daemon.core.events import (
 )
 from daemon.core.operator import answer
 from daemon.core.runs import wish_key
-from daemon.core.state import Pipeline, State, Wish, stands, timer_key
+from daemon.core.state import Pipeline, Run, State, Wish, stands, timer_key
 from daemon.core.transition import evolve
 
 SOURCE: Final = "/rewarm/daemon"
@@ -215,17 +217,21 @@ class _Reaction:
         self.decide(name, (ARBITER, 1, decision))
 
     def _stale(self, name: str) -> None:
-        """Cancel a run whose champion changed under it; its wish stands again."""
+        """Cancel a run whose champion changed under it, or whose data was withdrawn; its wish stands again."""
         pipeline = self.state.pipelines[name]
         run = pipeline.active
         if run is None or run.promoted or run.stop == "cancel" or run.approved:
             return
         version = pipeline.champion.version if pipeline.champion else None
-        if version == run.plan.parent:
+        if version != run.plan.parent:
+            reason = f"The champion changed from version {run.plan.parent} to {version} under the run."
+        elif _samples(pipeline, run, self.cause.event):
+            reason = "The run trains on an arrival that was withdrawn: it begins again without it."
+        else:
             return
         decision = Decision(
             verdict="cancelled",
-            reason=f"The champion changed from version {run.plan.parent} to {version} under the run.",
+            reason=reason,
             inputs={"champion": version},
             thresholds={"champion": run.plan.parent},
             commands=(CancelRun(run=run.run, again=True),),
@@ -297,6 +303,15 @@ def _counted(pipeline: Pipeline, event: AnyEvent) -> bool:
         schedule = pipeline.schedules.get(event.policy)
         return schedule is not None and schedule.last == event.scheduled_for
     return True
+
+
+def _samples(pipeline: Pipeline, run: Run, event: AnyEvent) -> bool:
+    """Return whether the training that goes on draws from the arrival that was withdrawn just now."""
+    if not isinstance(event, DataWithdrawn) or event.arrival is None or run.stage != "train" or run.order is None:
+        return False
+    if event.account is None:
+        return counts(pipeline, run.plan.spans, event.arrival)
+    return event.account != "set_aside" and run.plan.training.replay > 0
 
 
 def _choose(state: State, now: datetime) -> tuple[str, str, Wish] | None:

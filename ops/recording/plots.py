@@ -20,6 +20,8 @@ NEW, PAST, ACCENT = "#0a6bcb", "#d9822b", "#8250df"
 PALETTE = (NEW, PAST, "#1a7f5a", ACCENT, "#bf3989", "#57606a", "#9a6700", "#0f7b8a")
 POINTS = 600
 FEW = 40
+HELD_OUT = "eval_"
+"""What the names of points measured on the way begin with."""
 
 
 def plan_plot(plan: Plan, title: str) -> bytes:
@@ -60,6 +62,9 @@ def plan_plot(plan: Plan, title: str) -> bytes:
 
 def _mixture(axes: "Axes", plan: Plan) -> None:
     training = plan.training
+    if training.replaying.phases:
+        _phases(axes, plan)
+        return
     parts = [("new", 1 - training.replay, NEW, plan.new), ("replayed", training.replay, PAST, plan.past)]
     left = 0.0
     for index, (label, share, colour, amounts) in enumerate(parts):
@@ -71,6 +76,22 @@ def _mixture(axes: "Axes", plan: Plan) -> None:
         left += share
     axes.set_xlim(0, 1)
     axes.set_ylim(-1.3, 1.3)
+    axes.set_axis_off()
+
+
+def _phases(axes: "Axes", plan: Plan) -> None:
+    """Draw the replayed share over the steps, where it is not the same throughout."""
+    edges, shares = [0.0], []
+    for phase in plan.training.replaying.phases:
+        edges.append(phase.until)
+        shares.append(phase.share)
+    axes.stairs([1.0] * len(shares), edges, fill=True, color=NEW, alpha=0.85)
+    axes.stairs(shares, edges, fill=True, color=PAST)
+    new, past = _domains(plan.new), _domains(plan.past)
+    axes.text(0.0, 1.06, f"new {1 - plan.training.replay:.1%}: {new}", color=NEW, ha="left", va="bottom")
+    axes.text(1.0, 1.06, f"replayed {plan.training.replay:.1%}: {past}", color=PAST, ha="right", va="bottom")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1.5)
     axes.set_axis_off()
 
 
@@ -92,14 +113,16 @@ def _short(count: int) -> str:
 
 def loss_plot(points: Sequence[Point], title: str) -> bytes | None:
     """Return a PNG of every loss in a curve, smoothed over the raw points; None where there is none."""
-    series = {key: _series(points, key) for key in sorted({k for p in points for k in p if "loss" in k})}
-    series = {key: line for key, line in series.items() if line}
+    named = sorted({key for point in points for key in point if "loss" in key})
+    series = {key: line for key in named if (line := _series(points, key))}
+    measured = sorted({key for point in points for key in point if key.startswith(HELD_OUT)})
     if not series:
         return None
     figure, (axes,) = _figure((9, 4.6), [1])
-    colours = iter(PALETTE * (len(series) // len(PALETTE) + 1))
+    several = [key for key in series if key != "loss"]
+    colours = {key: PALETTE[at % len(PALETTE)] for at, key in enumerate(several)}
     for key, line in series.items():
-        colour = INK if key == "loss" else next(colours)
+        colour = colours.get(key, INK)
         label = "all data" if key == "loss" else key.removeprefix("loss_")
         at, values = [s for s, _ in line], [v for _, v in line]
         if len(line) < FEW:
@@ -107,8 +130,14 @@ def loss_plot(points: Sequence[Point], title: str) -> bytes | None:
             continue
         axes.plot(at, values, color=colour, linewidth=0.7, alpha=0.25)
         axes.plot(at, _smooth(values), color=colour, linewidth=2, label=label)
+    for key in measured:
+        line = _series(points, key)
+        name = key.removeprefix(HELD_OUT)
+        colour = colours.get(f"loss_{name}") or MUTED
+        axes.plot([s for s, _ in line], [v for _, v in line], color=colour, linewidth=1.2, linestyle=(0, (2, 2)),
+                  marker="D", markersize=4.5, label=f"{name}, held out")  # fmt: skip
     axes.set_xlabel("optimiser step")
-    axes.set_ylabel("loss (nats per byte)")
+    axes.set_ylabel("loss (nats per token; held out: per byte)" if measured else "loss (nats per token)")
     axes.legend(frameon=False, labelcolor=INK, ncols=min(4, len(series)), loc="upper right")
     _title(figure, title, "training curves, smoothed; the raw points behind them")
     return _png(figure)

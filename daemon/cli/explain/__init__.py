@@ -1,16 +1,18 @@
-"""`rewarm explain`: a run's chain of causes with its numbers; of a pipeline, why it does (not) train."""
+"""`rewarm explain`: a run's chain of causes, a pipeline's present, and what saw an arrival."""
 
 import argparse
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from daemon.cli.explain import render
+from daemon.cli.explain.way import render_way
 from daemon.cli.explain.why import look
 from daemon.cli.output import program, short, show, show_json
 from daemon.cli.session import configured, perhaps_reading, reading
 from daemon.config import Configuration
 from daemon.core.state import State
 from daemon.restore import restore
+from daemon.sightings import Way, follow
 from daemon.story import Story, tell
 
 if TYPE_CHECKING:
@@ -19,18 +21,24 @@ if TYPE_CHECKING:
 
 def add(commands: "Commands", common: argparse.ArgumentParser) -> None:
     """Add the command."""
-    text = "the chain of causes and numbers of a run; of a pipeline, why it did not train"
+    text = "the chain of causes and numbers of a run; of a pipeline, why it did not train; what saw an arrival"
     parser = commands.add_parser("explain", parents=[common], help=text, description=f"Show {text}.")
-    parser.add_argument("subject", metavar="RUN|PIPELINE", help="a run such as docs-lm-12, or a pipeline")
+    parser.add_argument(
+        "subject",
+        metavar="RUN|PIPELINE|POSITION",
+        help="a run such as docs-lm-12, a pipeline, or the position of an arrival",
+    )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Explain a run or a pipeline; raises RewarmError for neither."""
+    """Explain a run, a pipeline or an arrival; raises RewarmError for none of them."""
     configuration = configured(arguments)
     if arguments.subject in configuration.settings.pipelines:
         return _pipeline(configuration, arguments.subject, as_json=arguments.json)
     with reading(configuration) as reader:
+        if arguments.subject.isdecimal():
+            return _arrival(follow(reader, int(arguments.subject)), as_json=arguments.json)
         told = tell(reader, arguments.subject)
     if arguments.json:
         show_json(told)
@@ -72,6 +80,14 @@ def following(told: Story) -> list[tuple[str, str]]:
     found.append((f"{rewarm} explain {told.pipeline}", "what the policies say now"))
     found.append((f"{rewarm} ui", "training curves and plots in MLflow"))
     return found
+
+
+def _arrival(way: Way, *, as_json: bool) -> int:
+    if as_json:
+        show_json(way)
+    else:
+        show(*render_way(way))
+    return 0
 
 
 def _pipeline(configuration: Configuration, name: str, *, as_json: bool) -> int:

@@ -19,7 +19,7 @@ from daemon.core.events import (
     StageInterrupted,
     StageStarted,
 )
-from daemon.core.plans import Schedule
+from daemon.core.plans import Schedule, Training
 from daemon.core.state import State
 from daemon.journal.sqlite import open_reader
 from daemon.story import Story, tell
@@ -278,7 +278,9 @@ def test_a_sparkline_rises_and_falls() -> None:
     """The learning rate of a re-warmed run goes up to its peak and down to its floor."""
     schedule = Schedule(kind="rewarm", peak=3e-3, floor=3e-4, plateau=1e-3, warmup=0.2)
 
-    bars = sparkline(schedule, 100, width=20)
+    training = Training(tokens=100, batch=1, context=1, replay=0.0, schedule=schedule, optimiser="keep", seed=0)
+
+    bars = sparkline(training, width=20)
 
     assert len(bars) == 20
     assert bars[0] == "▁"

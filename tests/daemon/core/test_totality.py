@@ -51,6 +51,8 @@ def values(kind: Any, name: str = "") -> st.SearchStrategy[Any]:  # noqa: ANN401
         return st.sampled_from(inner)
     if origin in (Union, types.UnionType):
         return st.one_of([values(each, name) for each in inner])
+    if origin is tuple and inner[-1] is not Ellipsis:
+        return st.tuples(*(values(each, name) for each in inner))
     if origin is tuple:
         return st.lists(values(inner[0], name), max_size=2).map(tuple)
     if origin is dict:

@@ -1,0 +1,89 @@
+"""Which runs had an arrival, and which versions of the model saw it."""
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from daemon.core.events import DataWithdrawn
+
+if TYPE_CHECKING:
+    from tests.daemon.cli.conftest import Chronicle, Command
+
+
+def withdraw(chronicle: "Chronicle", record_id: str, position: int, account: str | None) -> None:
+    """Record the withdrawal of an arrival of prose, as the door completes it."""
+    amount = chronicle.pipeline.pending.get("prose") or chronicle.pipeline.champion.past["prose"]  # type: ignore[union-attr]
+    chronicle.tell(
+        DataWithdrawn(
+            arrival_source="/crawler",
+            arrival_id=record_id,
+            arrival=position,
+            domain="prose",
+            amount=amount,
+            account=account,  # type: ignore[arg-type]
+        )
+    )
+
+
+def test_versions_that_saw_an_arrival_are_told(chronicle: "Chronicle", rewarm: "Command") -> None:
+    """One was trained on it, the next replayed it, and after its withdrawal a third one merely continues them."""
+    prose = chronicle.arrive("prose", 900_000, id="prose-1")
+    chronicle.train()
+    chronicle.arrive("code", 600_000, id="code-2")
+    chronicle.train({"prose": 0.004, "code": -0.8}, shift=0.9)
+    withdraw(chronicle, "prose-1", prose.position, "past")
+    chronicle.arrive("code", 600_000, id="code-3")
+    chronicle.train({"code": -0.1}, shift=0.0)
+    chronicle.close()
+
+    way = json.loads(rewarm("explain", str(prose.position), "--json").out)
+
+    assert [(each["version"], each["how"], each["of"]) for each in way["saw"]] == [
+        (1, "trained", None),
+        (2, "replayed", None),
+        (3, "continues", 2),
+    ]
+    assert way["champion"] == 3
+    assert [each["outcome"] for each in way["had"]] == ["promoted"]
+    out = " ".join(rewarm("explain", str(prose.position)).out.split())
+    assert "version 3 continues version 2, which saw it" in out
+    assert "it is not sampled since" in out
+    assert "request retrain docs-lm" in out
+
+
+def test_what_was_withdrawn_before_it_was_used_was_seen_by_nobody(chronicle: "Chronicle", rewarm: "Command") -> None:
+    """An arrival that no run had is told as such."""
+    small = chronicle.arrive("prose", 10, id="prose-1")
+    withdraw(chronicle, "prose-1", small.position, None)
+    chronicle.close()
+
+    out = rewarm("explain", str(small.position)).out
+
+    assert "it has not been ingested" in out
+    assert "withdrawn" in out
+
+
+def test_a_training_that_draws_from_a_withdrawn_arrival_begins_again(chronicle: "Chronicle") -> None:
+    """The run is cancelled at once, and its wish stands for what is left."""
+    prose = chronicle.arrive("prose", 900_000, id="prose-1")
+    chronicle.arrive("code", 600_000, id="code-2")
+    run = chronicle.pipeline.active
+    assert run is not None
+    while (active := chronicle.pipeline.active) is not None and active.stage != "train":
+        chronicle.stage()
+    withdraw(chronicle, "prose-1", prose.position, None)
+
+    active = chronicle.pipeline.active
+    assert active is not None
+    assert active.stop == "cancel"
+    assert active.stop_again
+
+
+@pytest.mark.usefixtures("trained")
+def test_a_position_without_an_arrival_is_refused(rewarm: "Command") -> None:
+    """What lies there instead is named."""
+    answer = rewarm("explain", "1")
+
+    assert answer.code == 2
+    assert "No arrival lies at position 1" in answer.err
