@@ -1,6 +1,7 @@
 # rewarm as an image: one process that is not root, one volume, no model inside.
 #
 #   docker build --tag rewarm .
+#   docker build --tag rewarm --build-arg EXTRAS= .        (without transformers and s3fs)
 #   docker build --tag rewarm --build-arg TORCH_INDEX=<address of an index with CPU wheels of torch> .
 #   docker run --volume rewarm:/var/lib/rewarm --volume ./rewarm.yaml:/etc/rewarm/rewarm.yaml:ro rewarm
 #
@@ -30,11 +31,13 @@ RUN /opt/build/bin/uv build --wheel --no-build-isolation --python /opt/build/bin
 
 # The lock as a constraint: its versions and hashes hold, its development tools stay out.
 ARG TORCH_INDEX=""
+ARG EXTRAS="hf,s3"
 RUN if [ -n "$TORCH_INDEX" ]; then \
         /opt/build/bin/uv pip install --python /opt/rewarm/bin/python --no-deps --default-index "$TORCH_INDEX" \
             "$(awk '/^torch==/ { print $1 }' requirements.lock)"; \
     fi \
-    && /opt/build/bin/uv pip install --python /opt/rewarm/bin/python --constraint requirements.lock /tmp/wheel/*.whl
+    && /opt/build/bin/uv pip install --python /opt/rewarm/bin/python --constraint requirements.lock \
+        "rewarm[$EXTRAS] @ file://$(echo /tmp/wheel/*.whl)"
 
 FROM python:3.11.14-slim-bookworm
 ARG REVISION=""

@@ -43,9 +43,10 @@ def locked() -> Iterator[Requirement]:
 
 
 def wanted() -> list[Requirement]:
-    """Return what pyproject.toml asks for, development included."""
-    dependencies: list[str] = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]
-    return [Requirement(dependency) for dependency in dependencies]
+    """Return what pyproject.toml asks for, with every extra; `dev` names the others by the project's own name."""
+    lists: list[list[str]] = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
+    found = [Requirement(dependency) for dependencies in lists for dependency in dependencies]
+    return [requirement for requirement in found if requirement.name != PROJECT["name"]]
 
 
 def dockerfile() -> list[tuple[str, str]]:

@@ -1,6 +1,6 @@
 """A run told in Markdown: what MLflow shows on top of the run's page."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from daemon.core.events import (
     DecisionMade,
@@ -38,8 +38,8 @@ def note(story: Sequence[Record], decision: DecisionMade | None) -> str:
                 plan = event.plan
             case PlanFixed() as event:
                 plan = event.plan
-            case ProbeMeasured(shift=float() as shift):
-                parts.append(f"**Shift** of the new data against the past: {shift:+.4f} nats/byte.")
+            case ProbeMeasured() as event:
+                parts += _probe(event)
             case ModelEvaluated() as event:
                 evaluation = _losses(event)
             case _:
@@ -54,6 +54,16 @@ def note(story: Sequence[Record], decision: DecisionMade | None) -> str:
         parts.append("\n".join(endings))
     text = "\n\n".join(parts)
     return text if len(text) <= LIMIT else text[:LIMIT] + "…"
+
+
+def _probe(event: ProbeMeasured) -> Iterator[str]:
+    if event.shift is not None:
+        known = event.shift_low is not None and event.shift_high is not None
+        within = f" [{event.shift_low:+.4f}, {event.shift_high:+.4f}]" if known else ""
+        yield f"**Shift** of the new data against the past: {event.shift:+.4f}{within} nats/byte."
+    shares = ", ".join(f"{share:.1%} of {domain}" for domain, share in sorted(event.near_duplicates.items()) if share)
+    if shares:
+        yield f"**Near-duplicates** of documents seen before: {shares}."
 
 
 def _why(event: RunStarted, decision: DecisionMade | None) -> str:
@@ -80,7 +90,17 @@ def _plan(plan: Plan) -> str:
         f"{training.replay:.1%} of them replayed from {tokens(plan.past):,} past tokens; "
         f"{tokens(plan.new):,} new tokens of {', '.join(sorted(plan.new)) or 'no domain'}; "
         f"schedule {training.schedule.kind}, peak {training.schedule.peak:g}."
+        f"{_predicted(plan)}"
     )
+
+
+def _predicted(plan: Plan) -> str:
+    told = plan.prediction
+    if told is None:
+        return ""
+    old = "" if told.old is None else f"{told.old:.4f} on old domains and "
+    error = "" if told.law.error is None else f", error on them {told.law.error:.4f}"
+    return f" A law of {told.law.runs} past runs{error} predicts {old}{told.new:.4f} nats per byte on new ones."
 
 
 def _losses(event: ModelEvaluated) -> str:
