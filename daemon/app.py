@@ -94,7 +94,7 @@ class Daemon:
         self._duplicates = 0
         self._metrics = process.metrics
         self._inbox = Inbox()
-        door = Door(pipelines=dict(settings.pipelines), roots=configuration.roots, topics=topics_of(configuration))
+        door = Door(pipelines=dict(settings.pipelines), roots=configuration.all_roots, topics=topics_of(configuration))
         warm = settings.executor.warm_workers > 0
         self._launcher = Launcher(configuration.state, warm=warm)
         self._dispatcher = Dispatcher(
@@ -102,7 +102,7 @@ class Daemon:
             inbox=self._inbox,
             launcher=self._launcher,
             state=configuration.state,
-            roots=configuration.roots,
+            roots=configuration.all_roots,
             threads=settings.executor.threads or _cores(),
             boundary=boundary,
             again=AGAIN_SECONDS if warm else FRESH_AGAIN_SECONDS,

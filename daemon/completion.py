@@ -22,6 +22,7 @@ from daemon.core.state import Pipeline, State
 from daemon.door import Door, Offer
 from daemon.journal.base import Reader, Transaction, scan_where
 from daemon.places import Places, local_path
+from stages.roots import Remote
 
 Complete = Callable[[Transaction, State, Offer], AnyEvent]
 
@@ -68,7 +69,7 @@ def completer(door: Door, reader: Reader) -> Complete:
 class _Latest:
     """What the transaction in the making has seen of the roots: the next one looks anew."""
 
-    def __init__(self, roots: Sequence[Path]) -> None:
+    def __init__(self, roots: Sequence[Path | Remote]) -> None:
         self._roots = roots
         self._transaction: Transaction | None = None
         self._places = Places(roots)

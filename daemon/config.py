@@ -11,7 +11,7 @@ from typing import Annotated, Any, Union, cast, get_args, get_origin
 
 import msgspec
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Tag, ValidationError
 from pydantic_settings import SettingsError
 
 from daemon.broker.access import Access
@@ -19,6 +19,8 @@ from daemon.core.errors import ConfigurationError
 from daemon.core.events import ConfigurationChanged, PipelineSettings, PolicySettings
 from daemon.settings import PREFIX, NotifySettings, Settings, SpoolSettings, TlsSettings, TokenSettings
 from daemon.settings.kafka import KafkaSettings
+from daemon.settings.roots import remotes
+from stages.roots import Remote
 
 BOOL = "tag:yaml.org,2002:bool"
 PLAIN = {
@@ -75,11 +77,17 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     tracking_uri: str | None
     state: Path
     roots: tuple[Path, ...]
+    remotes: tuple[Remote, ...]
     spools: tuple[Path, ...]
     kafka: tuple[Kafka, ...]
     tls: TlsSettings | None
     tokens: tuple[TokenSettings, ...]
     notify: tuple[NotifySettings, ...]
+
+    @property
+    def all_roots(self) -> tuple[Path | Remote, ...]:
+        """Where event uris may point: folders first, then what lies elsewhere."""
+        return (*self.roots, *self.remotes)
 
     def changed(self) -> ConfigurationChanged:
         """Return the fact that tells the journal what policies and the fold depend on."""
@@ -161,7 +169,8 @@ def _absolute(settings: Settings, file: Path | None, base: Path) -> Configuratio
         journal=base / settings.journal.removeprefix("sqlite:///"),
         tracking_uri=uri,
         state=base / settings.state,
-        roots=tuple(base / root for root in settings.roots),
+        roots=tuple(base / root for root in settings.roots if isinstance(root, Path)),
+        remotes=remotes(settings.roots, settings.credentials, base),
         spools=tuple(base / source.path for source in settings.sources if isinstance(source, SpoolSettings)),
         kafka=tuple(
             Kafka(settings=source, access=source.access(base))
@@ -246,6 +255,8 @@ def _step(here: Any, part: int | str) -> Any:  # noqa: ANN401 - types as values
         return _step(get_args(here)[0], part)
     if origin in (Union, UnionType):
         tagged = [member for member in get_args(here) if _tag(member) == part]
+        if tagged and get_origin(tagged[0]) is Annotated:
+            return get_args(tagged[0])[0]
         return tagged[0] if tagged else next((m for m in get_args(here) if isinstance(m, type)), None)
     arguments = [argument for argument in get_args(here) if argument is not Ellipsis]
     return arguments[-1] if arguments else None
@@ -259,5 +270,8 @@ def _present(annotation: Any) -> Any:  # noqa: ANN401 - types as values
 
 
 def _tag(member: Any) -> str | None:  # noqa: ANN401 - types as values
+    named = next((each.tag for each in getattr(member, "__metadata__", ()) if isinstance(each, Tag)), None)
+    if named is not None:
+        return named
     field = getattr(member, "model_fields", {}).get("kind")
     return cast("str | None", field.default) if field else None

@@ -17,6 +17,7 @@ from daemon.core.events import EVENTS, AnyEvent, Carrier, DataArrived, DataWithd
 from daemon.core.trace import traceparent
 from daemon.journal.base import Cursor, digest
 from daemon.places import Places
+from stages.roots import Remote
 
 MAX_BYTES = 1 << 20
 MAX_NAME = 1024
@@ -101,7 +102,7 @@ class Door(msgspec.Struct, frozen=True, kw_only=True):
     """Parses and checks what comes from outside; knows the configured pipelines, roots and topics of each source."""
 
     pipelines: Mapping[str, object]
-    roots: tuple[Path, ...]
+    roots: tuple[Path | Remote, ...]
     topics: Mapping[str, Collection[str]] = {}
 
     def receive(self, letter: Letter) -> Offer:
@@ -129,7 +130,10 @@ class Door(msgspec.Struct, frozen=True, kw_only=True):
         if event.domain not in domains and len(domains) >= most:
             message = f"The pipeline has {most} domains already (max_domains); {event.domain!r} would be one more."
             raise InputError("too_many_domains", message)
-        path, status = (places or Places(self.roots)).find(event.uri)
+        places = places or Places(self.roots)
+        if places.remote(event.uri) is not None:
+            return _announced(event)
+        path, status = places.find(event.uri)
         try:
             status = status or os.stat(path)  # noqa: PTH116 - thousands a second, each to be looked at
         except OSError as error:
@@ -206,6 +210,14 @@ class Door(msgspec.Struct, frozen=True, kw_only=True):
                 return replace(event, arrival=None, domain=None, amount=None, account=None)
             case _:
                 return event
+
+
+def _announced(event: DataArrived) -> DataArrived:
+    """Return an arrival elsewhere by what was announced of it: the door asks no store."""
+    if event.bytes is None and event.tokens is None:
+        message = f"{event.uri} lies elsewhere, where the door does not look: announce its `bytes`, or its `tokens`."
+        raise InputError("missing_size", message)
+    return event if event.tokens is not None else replace(event, tokens=event.bytes)
 
 
 def own(event: AnyEvent, *, source: str, id: str, where: str, pipeline: str | None = None) -> Offer:  # noqa: A002 - as CloudEvents

@@ -1,4 +1,4 @@
-"""Where the files lie that events name: inside the configured roots, links resolved."""
+"""Where the files lie that events name: inside the configured roots, links resolved; or plainly below one elsewhere."""
 
 import os
 import stat
@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from daemon.core.errors import InputError
+from stages.roots import Remote, elsewhere, remote_of
 
 
 class Places:
@@ -15,10 +16,27 @@ class Places:
     Make one for each transaction: it would miss a link that took a folder's place later.
     """
 
-    def __init__(self, roots: Sequence[Path]) -> None:
-        self._roots = roots
+    def __init__(self, roots: Sequence[Path | Remote]) -> None:
+        self._all = roots
+        self._roots = [root for root in roots if not isinstance(root, Remote)]
         self._bases: dict[str, str] = {}
         self._folders: set[str] = set()
+
+    def remote(self, uri: str) -> str | None:
+        """Return a uri that lies below a root elsewhere as it is, and None for one of this machine.
+
+        Raises InputError for one of a protocol that a root has, and below none.
+        """
+        if "://" not in uri or not elsewhere(uri):
+            return None
+        if remote_of(uri, self._all) is not None:
+            return uri
+        protocol = uri.partition("://")[0].lower()
+        known = [root.url for root in self._all if isinstance(root, Remote)]
+        if any(url.startswith(f"{protocol}://") for url in known):
+            message = f"{uri!r} lies plainly below none of the configured roots: {', '.join(known)}."
+            raise InputError("outside_roots", message)
+        return None
 
     def find(self, uri: str) -> tuple[str, os.stat_result | None]:
         """Return the file that a uri names, links resolved, and what is known of it: None, where it is not there.
@@ -89,7 +107,7 @@ class Places:
 _DOTS = frozenset({"", ".", ".."})
 
 
-def local_path(uri: str, roots: Sequence[Path]) -> Path:
+def local_path(uri: str, roots: Sequence[Path | Remote]) -> Path:
     """Return the file that a uri names; raises InputError unless it lies, links resolved, inside a root."""
     return Path(Places(roots).find(uri)[0])
 

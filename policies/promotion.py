@@ -14,9 +14,10 @@ from policies.base import BasePolicy, finished_stage
 class Promotion(BasePolicy):
     """The gate after evaluation: forgetting within bounds on every older domain, and a gain on the new ones.
 
-    Losses are candidate minus champion in nats per byte on the same held-out documents. A bound counts as
-    broken when the whole 95 % interval lies beyond it, as kept when the mean does; in between the candidate is
-    undecided: it is held when `approval` is `undecided` or `always`, judged by the mean when it is `auto`.
+    Losses are candidate minus champion on the same held-out documents, in nats per byte (a model that is not of
+    language: its own loss per example). A bound counts as broken when the whole 95 % interval lies beyond it, as kept
+    when the mean does; in between the candidate is undecided: it is held when `approval` is `undecided` or `always`,
+    judged by the mean when it is `auto`.
     """
 
     version: ClassVar[int] = 1
@@ -77,24 +78,29 @@ class Promotion(BasePolicy):
                 if mean > self.max_forgetting:
                     sure = low > self.max_forgetting or self.approval == "auto"
                     (faults if sure else doubts).append(
-                        f"{domain} is forgotten by {mean:.4f} nats per byte (at most {self.max_forgetting:g})"
+                        f"{domain} is forgotten by {mean:.4f} {run.plan.model.unit} (at most {self.max_forgetting:g})"
                     )
                 elif high > self.max_forgetting:
                     doubts.append(f"forgetting of {domain} may reach {high:.4f}")
             if domain in run.plan.new:
                 gains.append((mean, low, high))
         if gains:
-            self._gain(gains, inputs, faults, doubts)
+            self._gain(gains, run.plan.model.unit, inputs, faults, doubts)
         return inputs, faults, doubts
 
     def _gain(
-        self, gains: list[tuple[float, float, float]], inputs: Numbers, faults: list[str], doubts: list[str]
+        self,
+        gains: list[tuple[float, float, float]],
+        unit: str,
+        inputs: Numbers,
+        faults: list[str],
+        doubts: list[str],
     ) -> None:
         gain = rounded(-sum(mean for mean, _, _ in gains) / len(gains))
         best = rounded(-sum(low for _, low, _ in gains) / len(gains))
         inputs["gain"] = gain
         if gain < self.min_gain:
             sure = best < self.min_gain or self.approval == "auto"
-            (faults if sure else doubts).append(f"the gain is {gain:.4f} nats per byte (at least {self.min_gain:g})")
+            (faults if sure else doubts).append(f"the gain is {gain:.4f} {unit} (at least {self.min_gain:g})")
         elif rounded(-sum(high for _, _, high in gains) / len(gains)) < self.min_gain:
             doubts.append(f"the gain of {gain:.4f} may be below {self.min_gain:g}")

@@ -85,11 +85,16 @@ class Context:
                 StageProgressed(**self.names, step=step, steps=steps, metrics=metrics or {}), durable=False
             )
             self.flush_curve()
+        self.obey()
+
+    def obey(self) -> None:
+        """Raise Stopped when asked to stop and StageError (time_limit) past the limit."""
         stop = self.folder / "stop"
         if stop.exists():
             raise Stopped(stop.read_text().strip() or "cancel")
-        if now - self._began > limits.time_limit:
-            message = f"The stage ran longer than its limit of {limits.time_limit:g} s: raise `time_limit`."
+        limit = self.specification.plan.limits.time_limit
+        if self._clock() - self._began > limit:
+            message = f"The stage ran longer than its limit of {limit:g} s: raise `time_limit`."
             raise StageError("time_limit", message)
 
     def curve(self, step: int, values: dict[str, float]) -> None:

@@ -1,67 +1,139 @@
-"""Probe: how far the new arrivals are from what the champion knows, before anything is trained."""
+"""Probe: what the new arrivals are like and how far they are from what the champion knows, before any training."""
 
-from daemon.core.events import Loss, ProbeMeasured
+from collections.abc import Callable, Mapping
+
+from daemon.core.events import Lengths, ProbeMeasured
 from stages.base import Context, Result
 from stages.run_folder import Shard
 from stages.training.device import prepare
-from stages.training.evaluation import Budget, Excerpts, summarise
+from stages.training.evaluation import Budget, Excerpts, Floats, Side, shift_between, summarise
+from stages.training.fitting import fit
+from stages.training.manifests import Manifest, read_manifest
 from stages.training.measuring import held_out, load_recorded
 from stages.training.models import adapter_of
-from stages.training.shards import read_manifest
 
-BUDGET = Budget(documents=64, bytes=64 * 1024)
+BUDGET = Budget(documents=64, bytes=64 * 1024, examples=1024)
+Manifests = Mapping[str, list[Manifest]]
 
 
 class Probe:
     """The champion's loss on held-out documents of the new arrivals and of the past, per domain."""
 
     def run(self, context: Context) -> Result:
-        """Measure, and tell `probe.measured`; without a champion there is nothing to measure.
+        """Measure, and tell `probe.measured`; without a champion only what the new documents are like.
 
-        Raises StageError (bad_checkpoint) when the champion's files are not those recorded.
+        Raises StageError (bad_checkpoint) when the champion's files are not those recorded, (not_finite) when it has
+        no finite loss, and (bad_sample) when a shard cannot be read.
         """
         specification = context.specification
-        if specification.champion is None:
-            context.emit(ProbeMeasured(**context.names, new={}, past={}))
-            return Result()
-        device = prepare(specification.threads)
-        adapter = adapter_of(context)
-        model = load_recorded(context, adapter, specification.champion.model, device)
-        new = held_out(context, specification.new, BUDGET)
-        past = held_out(context, specification.past, BUDGET)
-        total = len(new) + len(past)
-        done = 0
-
-        def measure(excerpts: Excerpts) -> Loss:
-            nonlocal done
-            nats = adapter.document_nats(
-                model,
-                excerpts.tokens,
-                context=specification.plan.training.context,
-                beat=lambda: context.beat(done, total),
+        seed = specification.plan.training.seed
+        manifests = by_domain(context, specification.new)
+        new, past = measure(context)
+        shift = shift_between(new, past, seed=seed)
+        context.emit(
+            ProbeMeasured(
+                **context.names,
+                new={domain: summarise(nats, new.bytes[domain], seed=seed) for domain, nats in new.nats.items()},
+                past={domain: summarise(nats, past.bytes[domain], seed=seed) for domain, nats in past.nats.items()},
+                shift=shift.mean if shift else None,
+                shift_low=shift.low if shift else None,
+                shift_high=shift.high if shift else None,
+                near_duplicates=near_duplicates(manifests),
+                lengths=lengths(manifests),
+                law=fit(specification.history),
             )
-            done += 1
-            return summarise(nats, excerpts.bytes, seed=specification.plan.training.seed)
-
-        losses_new = {domain: measure(excerpts) for domain, excerpts in new.items()}
-        losses_past = {domain: measure(excerpts) for domain, excerpts in past.items()}
-        mean_new = weighted_mean(losses_new, tokens_by_domain(context, specification.new))
-        mean_past = weighted_mean(losses_past, tokens_by_domain(context, specification.past))
-        shift = None if mean_new is None or mean_past is None else round(mean_new - mean_past, 9)
-        context.emit(ProbeMeasured(**context.names, new=losses_new, past=losses_past, shift=shift))
-        return Result(metrics={} if shift is None else {"shift": shift})
+        )
+        return Result(metrics={"shift": shift.mean} if shift else {})
 
 
-def tokens_by_domain(context: Context, shards: tuple[Shard, ...]) -> dict[str, int]:
-    """Return the training tokens of each domain."""
-    total: dict[str, int] = {}
+def measure(context: Context) -> tuple[Side, Side]:
+    """Return what the new and the past documents cost the champion; without one, nothing."""
+    specification = context.specification
+    if specification.champion is None:
+        return Side(), Side()
+    device = prepare(specification.threads)
+    adapter = adapter_of(context)
+    model = load_recorded(context, adapter, specification.champion.model, device)
+    new = held_out(context, specification.new, BUDGET)
+    past = held_out(context, specification.past, BUDGET)
+    done, total = 0, len(new) + len(past)
+
+    def nats(excerpts: Excerpts) -> Floats:
+        nonlocal done
+        size = specification.plan.training.context
+        measured = adapter.document_nats(model, excerpts.tokens, context=size, beat=lambda: context.beat(done, total))
+        done += 1
+        return measured
+
+    def side(excerpts: Mapping[str, Excerpts], shards: tuple[Shard, ...]) -> Side:
+        return Side(
+            nats={domain: nats(each) for domain, each in excerpts.items()},
+            bytes={domain: each.bytes for domain, each in excerpts.items()},
+            weights={
+                domain: sum(m.train_tokens for m in found) for domain, found in by_domain(context, shards).items()
+            },
+        )
+
+    return side(new, specification.new), side(past, specification.past)
+
+
+def by_domain(context: Context, shards: tuple[Shard, ...]) -> dict[str, list[Manifest]]:
+    """Return the shards' manifests, by domain."""
+    found: dict[str, list[Manifest]] = {}
     for shard in shards:
-        manifest = read_manifest(context.resolve(shard.manifest))
-        total[shard.domain] = total.get(shard.domain, 0) + manifest.train_tokens
-    return total
+        found.setdefault(shard.domain, []).append(read_manifest(context.resolve(shard.manifest)))
+    return found
 
 
-def weighted_mean(losses: dict[str, Loss], tokens: dict[str, int]) -> float | None:
-    """Return the mean loss over domains weighted by their tokens; None where nothing was measured."""
-    weight = sum(tokens[domain] for domain in losses)
-    return sum(losses[domain].mean * tokens[domain] for domain in losses) / weight if weight else None
+def near_duplicates(manifests: Manifests) -> dict[str, float]:
+    """Return the share of each domain's documents that nearly are one seen before, where ingest counted them."""
+    shares = {}
+    for domain, found in sorted(manifests.items()):
+        counted = [each.near_duplicates for each in found if each.near_duplicates is not None]
+        documents = sum(each.train_documents + each.held_out_documents for each in found)
+        if documents and len(counted) == len(found):
+            shares[domain] = round(sum(counted) / documents, 9)
+    return shares
+
+
+def lengths(manifests: Manifests) -> dict[str, Lengths]:
+    """Return what each domain's documents are like, where ingest measured them.
+
+    Of several arrivals the median is the median of theirs, each counted as often as it has documents.
+    """
+    return {
+        domain: together([each.lengths for each in found if each.lengths is not None])
+        for domain, found in sorted(manifests.items())
+        if found and all(each.lengths is not None for each in found)
+    }
+
+
+def together(parts: list[Lengths]) -> Lengths:
+    """Return the lengths of several arrivals as those of one."""
+    documents = sum(part.documents for part in parts)
+    sizes = [part.documents * part.mean for part in parts]
+    size = max(1.0, sum(sizes))
+
+    def share(of: Callable[[Lengths], float]) -> float:
+        return round(sum(of(part) * bytes_ for part, bytes_ in zip(parts, sizes, strict=True)) / size, 9)
+
+    return Lengths(
+        documents=documents,
+        mean=round(sum(sizes) / max(1, documents), 3),
+        median=middle([(part.median, part.documents) for part in parts]),
+        longest=max(part.longest for part in parts),
+        ascii=share(lambda part: part.ascii),
+        whitespace=share(lambda part: part.whitespace),
+        digits=share(lambda part: part.digits),
+    )
+
+
+def middle(counted: list[tuple[float, int]]) -> float:
+    """Return the median of values that each count so many times."""
+    half = sum(count for _, count in counted) / 2
+    passed = 0
+    for value, count in sorted(counted):
+        passed += count
+        if passed >= half:
+            return value
+    raise ValueError("there is no median of nothing")

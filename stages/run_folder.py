@@ -16,10 +16,11 @@ from pathlib import Path
 import msgspec
 
 from daemon.core.encoding import encode
-from daemon.core.events import EVENTS, TERMINAL, AnyEvent
+from daemon.core.events import EVENTS, TERMINAL, AnyEvent, Comparison, Loss
 from daemon.core.plans import Amount, Checkpoint, Plan
 from daemon.files import lock, write_atomically
 from daemon.pids import boot_id, namespace, start_time
+from stages.roots import Root
 
 OUTCOME = "outcome.jsonl"
 TERMINAL_KINDS = frozenset(cls.kind for cls in TERMINAL)
@@ -55,6 +56,20 @@ class Champion(msgspec.Struct, frozen=True, kw_only=True):
     trunk: Checkpoint
 
 
+class PastRun(msgspec.Struct, frozen=True, kw_only=True):
+    """An increment that was evaluated: its plan, the champion's losses in its probe, and what became of them.
+
+    `best` are the lowest losses per domain of all champions until then.
+    """
+
+    run: str
+    plan: Plan
+    old: dict[str, Loss]
+    new: dict[str, Loss]
+    evaluation: dict[str, Comparison]
+    best: dict[str, float] = {}
+
+
 class Specification(msgspec.Struct, frozen=True, kw_only=True):
     """All that an attempt needs: it asks nobody anything. Paths are absolute."""
 
@@ -65,7 +80,7 @@ class Specification(msgspec.Struct, frozen=True, kw_only=True):
     command: str
     implementation: str
     state: str
-    roots: tuple[str, ...]
+    roots: tuple[Root, ...]
     plan: Plan
     arrivals: tuple[Arrival, ...] = ()
     new: tuple[Shard, ...] = ()
@@ -74,7 +89,13 @@ class Specification(msgspec.Struct, frozen=True, kw_only=True):
     model_version: int = 1
     done: dict[str, str] = {}
     resume_from: tuple[str, ...] = ()
+    history: tuple[PastRun, ...] = ()
     threads: int = 0
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The roots that are folders of this machine."""
+        return tuple(root for root in self.roots if isinstance(root, str))
 
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True):

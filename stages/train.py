@@ -6,33 +6,33 @@ starts, should this candidate be promoted).
 
 import hashlib
 import logging
-from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
-import torch
-from torch import nn
 
 from daemon.core.errors import StageError
 from daemon.core.events import Artefact
-from daemon.core.plans import trunk_step
+from daemon.core.plans import Engine, trunk_step
 from stages.base import Context, Result
-from stages.run_folder import Shard
+from stages.training.average import Average
 from stages.training.checkpoint import (
     OPTIMISER,
     copy_checkpoint,
     find_newest,
+    load_engine,
     load_optimiser,
     verify,
 )
 from stages.training.device import prepare
 from stages.training.files import MANIFEST, digest, new_folder
+from stages.training.guard import Guard
+from stages.training.keeping import Keeper, Trained
 from stages.training.loop import Loop
-from stages.training.mixture import Mixture, Stream
+from stages.training.memory import telling_sizes
+from stages.training.mixture import make_mixture
 from stages.training.models import adapter_of
-from stages.training.models.base import Adapter
 from stages.training.optimiser import make_optimiser
-from stages.training.shards import Part
+from stages.training.team import Alone, Team
 
 logger = logging.getLogger("rewarm.stage")
 
@@ -41,92 +41,91 @@ class Train:
     """One candidate out of one plan: killed and resumed at any step it is the same, bit by bit (CPU)."""
 
     def run(self, context: Context) -> Result:
-        """Train to the end of the budget.
+        """Train to the end of the budget, in this process or, where the plan wants several, in those that it starts.
 
-        Raises Stopped after saving a checkpoint, StageError (bad_checkpoint, bad_sample, not_finite, time_limit,
-        user_error) and OSError when the disk is full.
+        Raises Stopped after saving a checkpoint, StageError (bad_checkpoint, bad_sample, not_finite, out_of_memory,
+        time_limit, user_error; worker_lost of several processes) and OSError when the disk is full.
         """
-        specification = context.specification
-        device = prepare(specification.threads)
+        if context.specification.plan.training.engine.processes > 1:
+            from stages.training.parallel.launch import train_together
+
+            return train_together(context)
+        return train(context, Alone())
+
+
+def train(context: Context, team: Team) -> Result:
+    """Train as one process of a team; only the leader's result counts. Raises as `Train.run` does."""
+    training = context.specification.plan.training
+    device = prepare(context.specification.threads)
+    with telling_sizes(training, device):
         adapter = adapter_of(context)
-        mixture = make_mixture(context)
+        mixture = make_mixture(context, windows=adapter.windows)
         plan = plan_sha256(context)
-        resumed = _find_resumable(context, plan)
-        step = 0
-        if resumed:
-            path, step = resumed
-            model = adapter.load(path).to(device)
-            optimiser = make_optimiser(model)
-            load_optimiser(path, model, optimiser)
-        else:
-            model, optimiser = _start(context, adapter, device)
-        loop = Loop(context, adapter, model, optimiser, mixture, plan_sha256=plan, step=step)
-        summary = loop.run()
-        loop.save(context.folder / "candidate", moments=False)
-        context.flush_curve()
-        return Result(
-            metrics={
-                "steps": float(loop.steps),
-                "resumed_at": float(step),
-                "tokens": float(loop.steps * mixture.batch * mixture.context),
-                "loss": summary.loss,
-                "replay_share": summary.replay_share,
-                "optimiser_kept": float(_keeps_optimiser(context)),
-                "tokens_per_second": round(summary.tokens_per_second, 1),
-            },
-            artefacts=_artefacts(context),
+        resumed = _find_resumable(context, plan, team)
+        step = resumed[1] if resumed else 0
+        start = resumed[0] if resumed else _start_folder(context)
+        model = (adapter.make(training.seed) if start is None else adapter.load(start)).to(device)
+        if training.engine.recompute:
+            adapter.recompute(model)
+        wrapped = team.wrap(model)
+        optimiser = make_optimiser(model, training.adamw)
+        if start is not None and (resumed or _keeps_optimiser(context)):
+            load_optimiser(start, model, optimiser)
+        trained = Trained(
+            adapter=adapter,
+            model=model,
+            optimiser=optimiser,
+            average=None if training.adamw.average is None else Average(model, training.adamw.average),
+            guard=Guard(training.adamw.skip_sigma, device),
         )
-
-
-def make_mixture(context: Context) -> Mixture:
-    """Return what the plan trains on; raises StageError (bad_sample) when there is no text at all.
-
-    Without past text everything is new, without new text (a retraining) everything is past.
-    """
-    specification = context.specification
-    training = specification.plan.training
-    new, past = _stream(context, specification.new), _stream(context, specification.past)
-    if not len(new) and not len(past):
-        raise StageError("bad_sample", "There is no text to train on: every arrival of the run is empty.")
-    return Mixture(
-        new=new,
-        past=past,
-        replay=training.replay if len(new) else 1.0,
-        batch=training.batch,
-        context=training.context,
-        seed=training.seed,
+        if resumed:
+            trained.load_engine_state(load_engine(resumed[0]))
+        keeper = Keeper(context, trained, team, plan_sha256=plan, step=step)
+        try:
+            loop = Loop(context, trained, wrapped, mixture, keeper, team, step=step)
+            summary = loop.run()
+            keeper.candidate(loop.steps)
+            keeper.tell(wait=True)
+        finally:
+            keeper.close()
+    context.flush_curve()
+    return Result(
+        metrics={
+            "steps": float(loop.steps),
+            "resumed_at": float(step),
+            "tokens": float(loop.steps * mixture.batch * mixture.context),
+            "optimiser_kept": float(_keeps_optimiser(context)),
+            **summary.metrics(),
+        },
+        artefacts=_artefacts(context) if team.rank == 0 else (),
     )
 
 
-def _stream(context: Context, shards: Iterable[Shard]) -> Stream:
-    return Stream([Part(context.resolve(shard.manifest), "train") for shard in shards])
-
-
 def plan_sha256(context: Context) -> str:
-    """Return what a checkpoint must be of to be gone on from: budget, schedule, start and data, by content."""
+    """Return what a checkpoint must be of to be gone on from: budget, schedule, start and data, by content.
+
+    Not by how the arithmetic is done: what another number of processes has saved is gone on from.
+    """
     specification = context.specification
     plan = specification.plan
+    training = msgspec.structs.replace(plan.training, engine=Engine())
     shards = [[digest(context.resolve(s.manifest)) for s in each] for each in (specification.new, specification.past)]
-    return hashlib.sha256(msgspec.json.encode([plan.training, plan.model, plan.start, shards])).hexdigest()
+    return hashlib.sha256(msgspec.json.encode([training, plan.model, plan.start, shards])).hexdigest()
 
 
-def _start(context: Context, adapter: Adapter, device: torch.device) -> tuple[nn.Module, torch.optim.AdamW]:
+def _start_folder(context: Context) -> Path | None:
+    """Return the verified checkpoint that the plan starts from; None from scratch."""
     plan = context.specification.plan
     if plan.start.kind == "scratch":
-        model = adapter.make(plan.training.seed).to(device)
-        return model, make_optimiser(model)
+        return None
     if plan.start.checkpoint is None:
         message = f"The plan starts from {plan.start.kind!r} and names no checkpoint."
         raise StageError("user_error", message)
     folder = context.resolve(plan.start.checkpoint.path)
-    saved = verify(folder, plan.start.checkpoint.sha256)
-    model = adapter.load(folder).to(device)
-    optimiser = make_optimiser(model)
-    if _keeps_optimiser(context) and OPTIMISER in saved.files:
-        load_optimiser(folder, model, optimiser)
-    elif plan.training.optimiser == "keep":
+    verify(folder, plan.start.checkpoint.sha256)
+    if plan.training.optimiser == "keep" and not _keeps_optimiser(context):
         logger.warning("The trunk has no optimiser state, so that begins anew.", extra={"trunk": str(folder)})
-    return model, optimiser
+    return folder
 
 
 def _keeps_optimiser(context: Context) -> bool:
@@ -138,17 +137,16 @@ def _keeps_optimiser(context: Context) -> bool:
     )
 
 
-def _find_resumable(context: Context, plan: str) -> tuple[Path, int] | None:
+def _find_resumable(context: Context, plan: str, team: Team) -> tuple[Path, int] | None:
     # Past the trunk's step the trunk itself must be at hand, for nothing could make it again from there.
     folders = [context.folder, *map(Path, context.specification.resume_from)]
-    training = context.specification.plan.training
-    at = trunk_step(training)
+    at = trunk_step(context.specification.plan.training)
     found = find_newest(folders, plan)
     if found and found[1].step >= at:
         trunk = find_newest(folders, plan, pattern="trunk")
         if trunk is None or trunk[1].step != at:
             found = find_newest(folders, plan, below=at)
-        elif trunk[0].parent != context.folder:
+        elif trunk[0].parent != context.folder and team.rank == 0:
             with new_folder(context.folder / "trunk") as aside:
                 copy_checkpoint(trunk[0], aside)
     return (found[0], found[1].step) if found else None

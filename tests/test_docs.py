@@ -23,7 +23,6 @@ from daemon.door import OUTSIDE_KINDS, Door, Letter
 from daemon.settings import (
     ExecutorSettings,
     HttpSettings,
-    LlamaSettings,
     MlflowSettings,
     NotifySettings,
     PipelineConfiguration,
@@ -42,9 +41,18 @@ from daemon.settings.kafka import (
     TopicSettings,
     TransitionsSettings,
 )
+from daemon.settings.model import (
+    DataConfiguration,
+    HfSettings,
+    LlamaSettings,
+    ModuleSettings,
+    TokenizerConfiguration,
+)
+from daemon.settings.roots import CredentialsSettings, RootSettings
 from daemon.sources.kafka.messages import read
 from policies import AnyPolicy
 from policies.base import LimitSettings, TrainingSettings
+from policies.rewarm_replay import PhaseSettings, PlannerSettings, WeightSettings
 from tests.bench.page import between, render, results
 
 ROOT = Path(__file__).parent.parent
@@ -113,6 +121,8 @@ DESCRIBED: list[tuple[str, type[BaseModel]]] = [
     ("http", HttpSettings),
     ("tls", TlsSettings),
     ("tokens", TokenSettings),
+    ("roots", RootSettings),
+    ("credentials", CredentialsSettings),
     ("sources", SpoolSettings),
     ("kafka", KafkaSettings),
     ("topics", TopicSettings),
@@ -125,7 +135,14 @@ DESCRIBED: list[tuple[str, type[BaseModel]]] = [
     ("notify", NotifySettings),
     ("retention", RetentionSettings),
     ("pipelines", PipelineConfiguration),
-    ("model", LlamaSettings),
+    ("llama", LlamaSettings),
+    ("hf", HfSettings),
+    ("module", ModuleSettings),
+    ("tokenizer", TokenizerConfiguration),
+    ("data", DataConfiguration),
+    ("replay_schedule", PhaseSettings),
+    ("planner", PlannerSettings),
+    ("weights", WeightSettings),
     ("training", TrainingSettings),
     ("limits", LimitSettings),
     *((str(policy.model_fields["kind"].default), policy) for policy in POLICIES),
@@ -194,7 +211,7 @@ def reasons() -> Iterator[str]:
         yield from re.findall(r"^REASON = \"(\w+)\"", text(path), re.MULTILINE)
         yield from re.findall(r"_refuse\(offer, \"(\w+)\"", text(path))
         yield from re.findall(r"refusal=\(\"(\w+)\"", text(path))
-    source = text(ROOT / "stages" / "training" / "documents.py")
+    source = text(ROOT / "stages" / "training" / "reading" / "unusable.py")
     listed = re.search(r"^Reason = Literal\[(.*?)\]", source, re.MULTILINE | re.DOTALL)
     assert listed is not None
     yield from ast.literal_eval(f"({listed[1]})")

@@ -29,7 +29,7 @@ from stages.run_folder import OUTCOME
 from stages.training.files import MANIFEST as FOLDER_MANIFEST
 from stages.training.files import Stamp, digest, fits, stamp, write_file
 
-CHECKPOINTS, CURVES = "checkpoints", "metrics.jsonl"
+CHECKPOINTS, CURVES, TOKENIZERS = "checkpoints", "metrics.jsonl", "tokenizers"
 PASSES = 5
 Files = dict[str, Stamp]
 
@@ -129,10 +129,22 @@ def _collect(reader: Reader, folded: State, state: Path, target: Path) -> Files:
         files |= _copy_attempt(attempt, state, target, copied)
     curves = [path for run in needed.ended for path in sorted((state / "runs" / run).glob(f"*/*/{CURVES}"))]
     files |= _copy_living(curves, state, target)
+    files |= _copy_tokenizers(state, target)
     for path, sha256 in needed.checkpoints.items():
         _check(target / path, sha256)
     for path in needed.shards:
         _check(target / path, None)
+    return files
+
+
+def _copy_tokenizers(state: Path, target: Path) -> Files:
+    """Copy all tokenizers, which are few and small; each is named by its sha256."""
+    files: Files = {}
+    for path in sorted((state / TOKENIZERS).glob("[!.]*.json")):
+        copied = _copy_one(path, state, target)
+        if any(each.sha256 != path.stem for each in copied.values()):
+            raise JournalError(f"{path} is damaged: it does not fit the sha256 that names it.")
+        files |= copied
     return files
 
 

@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     folder = arguments.folder.resolve()
     data = {"verb": "adopt", "model": folder.as_uri(), "trained_on": arguments.trained_on, "reason": arguments.reason}
     try:
-        local_path(data["model"], configuration.roots)
+        local_path(data["model"], configuration.all_roots)
         if not folder.is_dir():
             warn(f"Sent all the same, but as things are it would be refused: {folder} is no folder.")
     except InputError as error:

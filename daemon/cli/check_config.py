@@ -10,6 +10,7 @@ from daemon.cli.output import NOTHING, count, facts, heading, kept, seconds, sho
 from daemon.cli.session import configured
 from daemon.config import Configuration
 from daemon.settings.kafka import KafkaSettings
+from daemon.settings.roots import check_credentials
 from daemon.sources.http.files import check
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Show the configuration; a mistake in it is raised as ConfigurationError."""
     configuration = configured(arguments)
     check(configuration)
+    check_credentials(configuration.remotes)
     view = describe(configuration)
     for warning in view.warnings:
         warn(warning)
@@ -133,7 +135,7 @@ def describe(configuration: Configuration) -> View:
         journal=str(configuration.journal),
         tracking_uri=configuration.tracking_uri,
         state=str(configuration.state),
-        roots=tuple(map(str, configuration.roots)),
+        roots=(*map(str, configuration.roots), *(root.url for root in configuration.remotes)),
         spools=tuple(map(str, configuration.spools)),
         kafka={each.settings.name: _kafka(each.settings) for each in configuration.kafka},
         http=f"{'https' if http.tls else 'http'}://{http.host}:{http.port}" if http.enabled else None,
@@ -145,7 +147,14 @@ def describe(configuration: Configuration) -> View:
         warm_workers=settings.executor.warm_workers,
         on_drain=settings.executor.on_drain,
         pipelines=pipelines,
-        warnings=tuple(warning for each in configuration.kafka for warning in doubts(each.settings)),
+        warnings=(
+            *(warning for each in configuration.kafka for warning in doubts(each.settings)),
+            *(
+                f"Root {root.url} sends its credentials unencrypted: let it be https://."
+                for root in configuration.remotes
+                if root.credentials and root.protocol == "http"
+            ),
+        ),
     )
 
 
@@ -200,7 +209,7 @@ def _places(view: View) -> list[tuple[str, str]]:
         ("journal", short(view.journal)),
         ("mlflow", uri or "not recorded"),
         ("state", short(view.state)),
-        ("roots", ", ".join(map(short, view.roots)) or NOTHING),
+        ("roots", ", ".join(root if "://" in root else short(root) for root in view.roots) or NOTHING),
         ("spool", ", ".join(map(short, view.spools)) or NOTHING),
         *((f"kafka {name}", _source(each)) for name, each in view.kafka.items()),
         ("http", view.http or "not served"),

@@ -130,7 +130,7 @@ def inspect(configuration: Configuration, event: CloudEvent, *, operator: bool =
     Raises RewarmError with the door's reason when it would not come in. What can change until the daemon reads
     it (files, roots) is a warning.
     """
-    door = Door(pipelines=configuration.settings.pipelines, roots=configuration.roots)
+    door = Door(pipelines=configuration.settings.pipelines, roots=configuration.all_roots)
     text, by = msgspec.json.encode(event), default_source() if operator else None
     offer = door.receive(Letter(text=text, where="command line", source="/cli", id=event.id, by=by))
     if offer.refusal is not None or offer.event is None:

@@ -16,6 +16,7 @@ from daemon.cli.checks import Check, Level
 from daemon.cli.kafka_checks import kafka_checks
 from daemon.cli.output import count, short, show, show_json, size
 from daemon.cli.positions import cursors
+from daemon.cli.root_checks import root_checks
 from daemon.cli.session import configured, find_daemon, perhaps_reading
 from daemon.config import Configuration
 from daemon.core.errors import JournalError, RewarmError
@@ -85,6 +86,7 @@ def examine(configuration: Configuration) -> Report:
         worker_check(configuration),
         *spool_checks(configuration),
         *place_checks(configuration),
+        *root_checks(configuration.remotes),
         *notify_checks(configuration),
         *source_checks(configuration),
     ]

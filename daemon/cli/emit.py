@@ -4,7 +4,7 @@ import argparse
 import hashlib
 import os
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -17,6 +17,7 @@ from daemon.cli.words import summary
 from daemon.config import Configuration
 from daemon.core.errors import RewarmError
 from daemon.core.events import EVENTS, DecisionMade
+from stages.roots import elsewhere, remote_of
 
 if TYPE_CHECKING:
     from daemon.cli.session import Commands
@@ -24,9 +25,11 @@ if TYPE_CHECKING:
 DATA = "data"
 CONCLUSIONS = 16
 """Most records that are read to tell what was decided on an event."""
-FORMATS = {".txt": "text", ".md": "text", ".rst": "text"}
+FORMATS = {".txt": "text", ".md": "text", ".rst": "text", ".parquet": "parquet", ".pq": "parquet"}
+COMPRESSED = frozenset({".gz", ".zst"})
 EXAMPLES = """examples:
   rewarm emit data docs-lm var/inbox/manual.jsonl --domain manuals --wait
+  rewarm emit data docs-lm s3://bucket/in/manual.jsonl.zst --domain manuals
   rewarm emit data.arrived docs-lm --data '{"uri": "manual.jsonl", "domain": "manuals"}'
   rewarm emit drift.detected docs-lm --data '{"metric": "psi", "value": 0.31}'
   rewarm emit data docs-lm var/inbox/manual.jsonl --domain manuals --kafka rewarm.events --wait
@@ -54,10 +57,15 @@ def add(commands: "Commands", common: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("kind", metavar="KIND", help="a kind such as data.arrived; `data` is short for it")
     parser.add_argument("pipeline", metavar="PIPELINE")
-    parser.add_argument("file", metavar="FILE", nargs="?", type=Path, help="with `data`: the file that arrived")
+    parser.add_argument(
+        "file", metavar="FILE", nargs="?", help="with `data`: the file that arrived, or its url below a root"
+    )
     parser.add_argument("--data", metavar="JSON", help="what the event carries")
     parser.add_argument("--domain", help="with `data`: the kind of text in the file")
-    parser.add_argument("--format", choices=("jsonl", "text"), help="with `data`; default: by the file's ending")
+    parser.add_argument(
+        "--format", choices=("jsonl", "text", "parquet"), help="with `data`; default: by the file's ending"
+    )
+    parser.add_argument("--tokens", type=int, metavar="N", help="with `data`: what it counts as until it is ingested")
     parser.add_argument("--id", help="sent twice under one id, an event counts once (default: a new one)")
     parser.add_argument("--source", help="who sends (default: you on this machine)")
     waiting(parser)
@@ -100,7 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
     event = envelope(
         kind,
         arguments.pipeline,
-        _data(arguments),
+        _data(configuration, arguments),
         now=datetime.now(UTC),
         identity=arguments.id,
         source=arguments.source,
@@ -144,14 +152,40 @@ def dispatch(
     return sent or _by_spool(configuration, event, wait)
 
 
-def _data(arguments: argparse.Namespace) -> bytes:
+def _data(configuration: Configuration, arguments: argparse.Namespace) -> bytes:
     if arguments.kind != DATA:
         if arguments.file is not None:
             raise RewarmError(f"A file goes with `rewarm emit data`, not with {arguments.kind!r}; use --data '{{…}}'.")
         return os.fsencode(arguments.data or "{}")
     if arguments.file is None or arguments.domain is None:
         raise RewarmError("`rewarm emit data PIPELINE FILE --domain NAME` needs the file and its domain.")
-    return described(arguments.file, arguments.domain, arguments.format)
+    if elsewhere(arguments.file):
+        data = described_elsewhere(configuration, arguments.file, arguments.domain, arguments.format)
+    else:
+        data = described(Path(arguments.file), arguments.domain, arguments.format)
+    if arguments.tokens is None:
+        return data
+    return msgspec.json.encode({**msgspec.json.decode(data), "tokens": arguments.tokens})
+
+
+def format_of(name: str) -> str:
+    """Return the format that a file's name tells, whether it is compressed or not; JSONL where it tells none."""
+    path = PurePosixPath(name.lower())
+    return FORMATS.get((path.with_suffix("") if path.suffix in COMPRESSED else path).suffix, "jsonl")
+
+
+def described_elsewhere(configuration: Configuration, url: str, domain: str, given: str | None = None) -> bytes:
+    """Return the data of an arrival elsewhere, with the size that its store tells; raises RewarmError."""
+    from stages.training.reading.remote import size_of
+    from stages.training.reading.unusable import Unusable
+
+    root = remote_of(url, configuration.remotes)
+    try:
+        size = size_of(url, root) if root is not None else None
+    except Unusable as error:
+        raise RewarmError(str(error)) from error
+    data = {"uri": url, "domain": domain, "format": given or format_of(url)}
+    return msgspec.json.encode(data if size is None else {**data, "bytes": size})
 
 
 def described(path: Path, domain: str, given: str | None = None) -> bytes:
@@ -166,7 +200,7 @@ def described(path: Path, domain: str, given: str | None = None) -> bytes:
         {
             "uri": path.resolve().as_uri(),
             "domain": domain,
-            "format": given or FORMATS.get(path.suffix.lower(), "jsonl"),
+            "format": given or format_of(path.name),
             "bytes": size,
             "sha256": sha256,
         }

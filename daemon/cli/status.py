@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Champion(msgspec.Struct, frozen=True, kw_only=True):
-    """The model that is live; losses are nats per byte."""
+    """The model that is live, and its losses."""
 
     version: int
     run: str
@@ -44,7 +44,7 @@ class Runs(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Going(msgspec.Struct, frozen=True, kw_only=True):
-    """The active run; steps of its present stage."""
+    """The active run; steps of its present stage, and what its probe measured."""
 
     run: str
     kind: str
@@ -54,6 +54,8 @@ class Going(msgspec.Struct, frozen=True, kw_only=True):
     steps: int
     started_at: datetime
     stopping: str | None = None
+    shift: float | None = None
+    near_duplicates: dict[str, float] = {}
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,9 +68,10 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PipelineStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a pipeline stands; pending and set aside in tokens per domain."""
+    """Where a pipeline stands; pending and set aside in tokens per domain, `unit` is what losses are counted in."""
 
     champion: Champion | None = None
+    unit: str = "nats per byte"
     runs: Runs = Runs()
     configured: bool = True
     paused: str | None = None
@@ -209,6 +212,7 @@ def describe(state: State, pipeline: Pipeline, *, configured: bool, now: datetim
     runs = pipeline.runs
     return PipelineStatus(
         champion=_champion(pipeline.champion),
+        unit=pipeline.settings.model.unit if pipeline.settings else PipelineStatus().unit,
         runs=Runs(
             succeeded=runs.succeeded,
             failed=runs.failed,
@@ -302,7 +306,7 @@ def _rows(pipeline: PipelineStatus) -> list[tuple[str, str]]:
     else:
         told = f"version {champion.version}, run {champion.run}, sha256 {champion.sha256[:12]}"
         rows.append(("champion", f"{told}, since {when(champion.promoted_at)}"))
-        rows.append(("losses", f"{losses(champion.losses)} nats per byte"))
+        rows.append(("losses", f"{losses(champion.losses)} {pipeline.unit}"))
     runs = pipeline.runs
     ended = f"{runs.succeeded} succeeded, {runs.failed} failed, {runs.cancelled} cancelled"
     last = f"; last: {pipeline.last} {pipeline.last_outcome}" if pipeline.last else ""
@@ -313,6 +317,10 @@ def _rows(pipeline: PipelineStatus) -> list[tuple[str, str]]:
         attempt = f", attempt {active.attempt}" if active.attempt > 1 else ""
         stopping = f", stopping ({active.stopping})" if active.stopping else ""
         rows.append(("active", f"{active.run} ({active.kind}): {active.stage}{progress}{attempt}{stopping}"))
+        near = [f"{share:.1%} near-duplicates in {name}" for name, share in sorted(active.near_duplicates.items())]
+        measured = [f"shift {active.shift:+.4f} {pipeline.unit}"] if active.shift is not None else []
+        if measured or near:
+            rows.append(("", "its data: " + ", ".join([*measured, *near])))
     waiting = " · ".join(f"{domain} {amount:,}" for domain, amount in sorted(pipeline.pending.items()))
     rows.append(("pending", f"{waiting} tokens" if waiting else "no data waits"))
     aside = " · ".join(f"{domain} {amount:,}" for domain, amount in sorted(pipeline.set_aside.items()))
@@ -365,4 +373,6 @@ def _going(run: CoreRun | None) -> Going | None:
         steps=run.progress.steps,
         started_at=run.started_at,
         stopping=run.stop,
+        shift=run.shift,
+        near_duplicates=run.near_duplicates,
     )

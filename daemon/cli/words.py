@@ -1,5 +1,7 @@
 """Records in words: one line each, with the numbers that matter."""
 
+from collections.abc import Iterator
+
 from daemon.cli.output import count, seconds, size, when
 from daemon.core.events import (
     AnyEvent,
@@ -93,9 +95,27 @@ def _stage(event: AnyEvent) -> str:
         case DataRejected():
             return f"{event.domain}: {event.reason}: {event.message} (arrival {event.arrival})"
         case ProbeMeasured():
-            return "there is no champion yet" if event.shift is None else f"shift {event.shift:.4f} nats per byte"
+            return "; ".join(_probed(event))
         case _:
             return _model(event)
+
+
+def shift(event: ProbeMeasured, digits: int = 4) -> str:
+    """Return a measured shift with its interval (probes of the first releases have none)."""
+    if event.shift is None or event.shift_low is None or event.shift_high is None:
+        return f"{event.shift:+.{digits}f}"
+    return f"{event.shift:+.{digits}f} [{event.shift_low:+.{digits}f}, {event.shift_high:+.{digits}f}]"
+
+
+def unmeasured(event: ProbeMeasured) -> str:
+    """Return why a probe has no shift."""
+    return "no past to compare with" if event.new else "no champion yet"
+
+
+def _probed(event: ProbeMeasured) -> Iterator[str]:
+    yield f"there is {unmeasured(event)}" if event.shift is None else f"shift {shift(event)} nats per byte"
+    for domain, share in sorted(event.near_duplicates.items()):
+        yield f"{domain} {share:.1%} near-duplicates"
 
 
 def _model(event: AnyEvent) -> str:

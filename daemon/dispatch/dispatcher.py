@@ -22,6 +22,7 @@ from daemon.dispatch.launcher import Launcher
 from daemon.dispatch.specification import attempt_folder, specify
 from daemon.journal.base import Reader
 from daemon.sources.queue import Inbox
+from stages.roots import Remote
 from stages.run_folder import place_specification, read_specification
 
 TICK = 0.05
@@ -43,7 +44,7 @@ class Dispatcher:
         inbox: Inbox,
         launcher: Launcher,
         state: Path,
-        roots: tuple[Path, ...],
+        roots: tuple[Path | Remote, ...],
         threads: int,
         boundary: Callable[[str], None],
         again: float = AGAIN_SECONDS,

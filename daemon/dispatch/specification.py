@@ -3,6 +3,8 @@
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from daemon.core import arrivals
 from daemon.core.errors import InputError
 from daemon.core.events import (
@@ -10,8 +12,12 @@ from daemon.core.events import (
     DataIngested,
     DataRejected,
     DataWithdrawn,
+    ModelEvaluated,
+    ModelPromoted,
     ModelRolledBack,
     OperatorRequested,
+    PlanFixed,
+    ProbeMeasured,
     RunSucceeded,
     StageSucceeded,
 )
@@ -20,7 +26,11 @@ from daemon.core.state import Order, Pipeline
 from daemon.journal.base import Reader, scan_where
 from daemon.places import Places
 from stages.base import implementation
-from stages.run_folder import Arrival, Champion, Shard, Specification
+from stages.roots import Remote
+from stages.run_folder import Arrival, Champion, PastRun, Shard, Specification
+
+HISTORY = 32
+"""Past runs of which the planner learns: older ones say little of today's model."""
 
 
 def attempt_folder(state: Path, run: str, stage: str, attempt: int) -> Path:
@@ -29,7 +39,7 @@ def attempt_folder(state: Path, run: str, stage: str, attempt: int) -> Path:
 
 
 def specify(
-    reader: Reader, pipeline: Pipeline, order: Order, *, state: Path, roots: tuple[Path, ...], threads: int
+    reader: Reader, pipeline: Pipeline, order: Order, *, state: Path, roots: tuple[Path | Remote, ...], threads: int
 ) -> Specification:
     """Return the specification of the ordered attempt. Raises JournalError when the journal cannot be read."""
     if pipeline.active is None:
@@ -45,7 +55,7 @@ def specify(
         command=order.command,
         implementation=implementation(order.stage),
         state=str(state),
-        roots=tuple(str(root) for root in roots),
+        roots=tuple(root if isinstance(root, Remote) else str(root) for root in roots),
         plan=plan,
         arrivals=tuple(_arrivals(reader, pipeline.name, plan, withdrawn, roots)),
         new=tuple(_shards(reader, order.run, state, withdrawn)),
@@ -68,12 +78,44 @@ def specify(
         )
         if order.resume
         else (),
+        history=_history(reader, pipeline.name, order.run) if order.stage == "probe" else (),
         threads=threads,
     )
 
 
+def _history(reader: Reader, name: str, current: str) -> tuple[PastRun, ...]:
+    """Return the last increments that a probe and an evaluation measured, oldest first: what the planner learns of.
+
+    Whether a candidate was promoted does not matter: its losses are facts.
+    """
+    plans: dict[str, Plan] = {}
+    probes: dict[str, tuple[ProbeMeasured, dict[str, float]]] = {}
+    best: dict[str, float] = {}
+    found: dict[str, PastRun] = {}
+    kinds = ("plan.fixed", "probe.measured", "model.evaluated", "model.promoted")
+    for event in _events(reader, pipeline=name, kinds=kinds):
+        match event:
+            case PlanFixed(run=run, plan=plan) if plan.kind == "increment" and run != current:
+                plans[run] = replace(plan, prediction=None)  # what was expected teaches nothing
+            case ProbeMeasured(run=run):
+                probes[run] = event, best
+            case ModelEvaluated(run=run, domains=domains) if run in plans and run in probes:
+                probe, then = probes[run]
+                found.pop(run, None)
+                found[run] = PastRun(
+                    run=run, plan=plans[run], old=probe.past, new=probe.new, evaluation=domains, best=then
+                )
+                if len(found) > HISTORY:
+                    del found[next(iter(found))]
+            case ModelPromoted(losses=losses):
+                best = {**best, **{name: min(loss, best.get(name, loss)) for name, loss in losses.items()}}
+            case _:
+                pass
+    return tuple(found.values())
+
+
 def _arrivals(
-    reader: Reader, name: str, plan: Plan, withdrawn: Collection[int], roots: tuple[Path, ...]
+    reader: Reader, name: str, plan: Plan, withdrawn: Collection[int], roots: tuple[Path | Remote, ...]
 ) -> Iterator[Arrival]:
     """Yield the arrivals of the plan's spans with what they are counted as: exact where they were ingested.
 
@@ -118,7 +160,7 @@ def _arrivals(
 
 def _path(uri: str, places: Places) -> str:
     try:
-        return places.find(uri)[0]
+        return places.remote(uri) or places.find(uri)[0]
     except InputError:
         return uri  # the roots changed meanwhile: ingest rejects it, with the reason
 

@@ -16,7 +16,7 @@ from stages.run_folder import hold
 
 EXPIRED, REMOVED = "expired", "removed"
 ORPHAN = re.compile(r"\.(?P<name>.+)\.[0-9]+\.(?P<suffix>tmp|gone|expired|removed)")
-PLACES = ("", "notify", "shards/*", "models/*", "runs", "runs/*/*/*", "runs/*/*/*/checkpoints")
+PLACES = ("", "notify", "tokenizers", "shards/*", "models/*", "runs", "runs/*/*/*", "runs/*/*/*/checkpoints")
 """Where rewarm writes aside before it renames."""
 ORPHAN_SECONDS = 86_400.0
 LOGS = ("worker.log", "recorder.log")

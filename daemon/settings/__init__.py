@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, AwareDatetime, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from daemon.core.errors import ConfigurationError
@@ -14,8 +14,9 @@ from daemon.cron import cron
 from daemon.settings.base import Model, Name, kind, unique
 from daemon.settings.kafka import KafkaSettings, check_sources
 from daemon.settings.model import DataConfiguration, LlamaSettings, ModelConfiguration
+from daemon.settings.roots import AnyRoot, CredentialsSettings, check_roots
 from policies import AnyPolicy
-from policies.base import Period
+from policies.base import Period, Starting
 from stages import STAGES, USUAL
 
 if TYPE_CHECKING:
@@ -171,12 +172,23 @@ class PipelineConfiguration(Model):
     priority: int = 0
     max_domains: int = Field(default=64, ge=1, le=1000)
 
+    @field_validator("model", mode="before")
+    @classmethod
+    def _usual_kind(cls, given: object) -> object:
+        return {"kind": "llama", **given} if isinstance(given, dict) and "kind" not in given else given
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         unique([policy.label for policy in self.policies], "policies")
         for policy in self.policies:
             if policy.ticks is not None:
                 _check(policy.label, policy.ticks.cron, policy.ticks.timezone)
+            if self.model.kind == "module" and isinstance(policy, Starting) and policy.training.context != 1:
+                message = (
+                    f"policy {policy.label!r}: a model of kind module is trained on whole examples, "
+                    "which count as one token each: set `training: {context: 1}`"
+                )
+                raise ValueError(message)
         if len(set(self.stages)) != len(self.stages):
             message = "a stage is named twice"
             raise ValueError(message)
@@ -204,7 +216,8 @@ class Settings(BaseSettings):
     state: Path = Path("var")
     http: HttpSettings = HttpSettings()
     tokens: tuple[TokenSettings, ...] = ()
-    roots: tuple[Path, ...] = (Path("var/inbox"),)
+    roots: tuple[AnyRoot, ...] = (Path("var/inbox"),)
+    credentials: tuple[CredentialsSettings, ...] = ()
     sources: tuple[SourceSettings, ...] = (SpoolSettings(path=Path("var/spool")),)
     executor: ExecutorSettings = ExecutorSettings()
     standby: StandbySettings = StandbySettings()
@@ -216,6 +229,7 @@ class Settings(BaseSettings):
     def _named(self) -> Self:
         unique([token.name for token in self.tokens], "tokens")
         unique([target.name for target in self.notify], "notify targets")
+        check_roots(self.roots, self.credentials)
         check_sources([source for source in self.sources if isinstance(source, KafkaSettings)], self.pipelines)
         return self
 

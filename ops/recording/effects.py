@@ -29,6 +29,8 @@ from daemon.core.events import (
     StageEvent,
     run_of,
 )
+from daemon.core.plans import Plan
+from daemon.core.plans.planner import outcome
 from ops.recording import plots, segments
 from ops.recording.content import Batch, Content, DatasetUse, Metric, StatusChange, milliseconds
 from ops.recording.curves import Curves
@@ -106,6 +108,7 @@ class Recording:
                 earlier = self._history.plans_before(emit.content.target.experiment, event.run, emit.record.position)
                 emit.content.params.update(parameters(event.plan, f"plan{earlier + 1}." if earlier else ""))
                 emit.content.pictures["plots/plan.png"] = partial(plots.plan_plot, event.plan, event.run)
+                _expected(emit, event)
             case DecisionMade() as event if event.verdict != "advance" and (event.commands or event.wakes):
                 tags["rewarm.reason"] = event.reason
                 tags["rewarm.verdict"] = event.verdict
@@ -124,6 +127,8 @@ class Recording:
                 _probe(emit, event)
             case ModelEvaluated() as event:
                 _evaluation(emit, event)
+                plan = self._history.plan_of(emit.content.target.experiment, event.run, emit.record.position)
+                _surprise(emit, event, plan)
             case DataIngested() as event:
                 self._dataset(emit, event)
             case _:
@@ -239,8 +244,14 @@ def _probe(emit: Emit, event: ProbeMeasured) -> None:
     for side, losses in (("new", event.new), ("past", event.past)):
         for domain, loss in losses.items():
             emit.metric(parent, f"probe_{side}/{domain}", loss.mean, event.attempt)
-    if event.shift is not None:
-        emit.metric(parent, "probe_shift", event.shift, event.attempt)
+    for name, value in (("", event.shift), ("_low", event.shift_low), ("_high", event.shift_high)):
+        if value is not None:
+            emit.metric(parent, f"probe_shift{name}", value, event.attempt)
+    for domain, share in event.near_duplicates.items():
+        emit.metric(parent, f"near_duplicates/{domain}", share, event.attempt)
+    for domain, lengths in event.lengths.items():
+        for name, number in msgspec.structs.asdict(lengths).items():
+            emit.metric(parent, f"lengths_{name}/{domain}", float(number), event.attempt)
 
 
 def _evaluation(emit: Emit, event: ModelEvaluated) -> None:
@@ -257,6 +268,34 @@ def _evaluation(emit: Emit, event: ModelEvaluated) -> None:
     parent.files["evaluation.json"] = msgspec.json.format(msgspec.json.encode(event.domains, order="deterministic"))
     draw = partial(plots.evaluation_plot, event.domains, f"{event.run}, judged")
     parent.pictures["plots/evaluation.png"] = draw
+
+
+def _expected(emit: Emit, event: PlanFixed) -> None:
+    """Tell what the planner's law expects of the run."""
+    prediction = event.plan.prediction
+    if prediction is None:
+        return
+    numbers = {"gain": prediction.gain, "forgetting": prediction.forgetting, "law_error": prediction.law.error}
+    for name, value in numbers.items():
+        if value is not None:
+            emit.metric(emit.content, f"expected_{name}" if name != "law_error" else name, value, 1)
+
+
+def _surprise(emit: Emit, event: ModelEvaluated, plan: Plan | None) -> None:
+    """Tell what came of what was expected: mean changes over the old and over the new domains."""
+    if plan is None:
+        return
+    parent = emit.parent(event)
+    lost, won = outcome(plan, event.domains)
+    prediction = plan.prediction
+    for name, came, expected in (
+        ("forgetting", lost, prediction.forgetting if prediction else None),
+        ("gain", won, prediction.gain if prediction else None),
+    ):
+        if came is not None:
+            emit.metric(parent, name, came, event.attempt)
+            if expected is not None:
+                emit.metric(parent, f"{name}_error", abs(came - expected), event.attempt)
 
 
 def _bounds(key: str, loss: Loss | None, emit: Emit, step: int) -> Iterator[Metric]:

@@ -24,6 +24,7 @@ from daemon.core.events import (
     RunSucceeded,
     StageStarted,
 )
+from daemon.core.plans import Plan
 from daemon.journal.base import Reader
 
 PAGE = 1000
@@ -117,6 +118,14 @@ class History:
     def plans_before(self, pipeline: str, run: str, position: int) -> int:
         """Return how often the run's plan was fixed before a position."""
         return sum(1 for _ in self.every(position - 1, frozenset({PlanFixed.kind}), pipeline, run))
+
+    def plan_of(self, pipeline: str, run: str, position: int) -> Plan | None:
+        """Return the plan that was fixed last before a position."""
+        found = None
+        for record in self.every(position - 1, frozenset({PlanFixed.kind}), pipeline, run):
+            if isinstance(record.event, PlanFixed):
+                found = record.event.plan
+        return found
 
     def story(self, pipeline: str, run: str, upto: int) -> list[Record]:
         """Return the records that tell a run's story."""

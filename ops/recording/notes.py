@@ -20,7 +20,8 @@ from daemon.core.events import (
     RunStarted,
     RunSucceeded,
 )
-from daemon.core.plans import Plan, steps, tokens
+from daemon.core.plans import Plan, Prediction, steps, tokens
+from daemon.core.plans.planner import outcome
 
 LIMIT = 7900
 """Characters of a note; MLflow takes 8,000."""
@@ -41,7 +42,7 @@ def note(story: Sequence[Record], decision: DecisionMade | None) -> str:
             case ProbeMeasured() as event:
                 parts += _probe(event)
             case ModelEvaluated() as event:
-                evaluation = _losses(event)
+                evaluation = event
             case _:
                 ending = _ending(record)
                 if ending:
@@ -49,7 +50,9 @@ def note(story: Sequence[Record], decision: DecisionMade | None) -> str:
     if plan is not None:
         parts.append(_plan(plan))
     if evaluation is not None:
-        parts.append(evaluation)
+        parts.append(_losses(evaluation))
+    if plan is not None and plan.prediction is not None:
+        parts.append(_prediction(plan, plan.prediction, evaluation))
     if endings:
         parts.append("\n".join(endings))
     text = "\n\n".join(parts)
@@ -117,6 +120,23 @@ def _losses(event: ModelEvaluated) -> str:
     return "\n".join([*head, *rows])
 
 
+def _prediction(plan: Plan, prediction: Prediction, evaluation: ModelEvaluated | None) -> str:
+    """Return what the planner's law expected beside what came."""
+    lost, won = outcome(plan, evaluation.domains) if evaluation is not None else (None, None)
+    error = "" if prediction.law.error is None else f", error {prediction.law.error:.3f}"
+    rows = [
+        f"| {name} | {_change(expected)} | {_change(came)} |"
+        for name, expected, came in (("forgetting", prediction.forgetting, lost), ("gain", prediction.gain, won))
+    ]
+    head = [
+        f"**Prediction** by the planner's law of {prediction.law.runs} runs{error}, in nats per byte:",
+        "",
+        "| mean over domains | expected | came |",
+        "|---|---|---|",
+    ]
+    return "\n".join([*head, *rows])
+
+
 def _ending(record: Record) -> str:
     match record.event:
         case ModelPromoted(model_version=version):
@@ -143,6 +163,10 @@ def _ending(record: Record) -> str:
 
 def _mean(loss: Loss | None) -> str:
     return "none" if loss is None else f"{loss.mean:.4f}"
+
+
+def _change(value: float | None) -> str:
+    return "none" if value is None else f"{value:+.4f}"
 
 
 def _interval(loss: Loss | None) -> str:

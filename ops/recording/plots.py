@@ -189,7 +189,7 @@ def evaluation_plot(domains: Mapping[str, Comparison], title: str) -> bytes:
             )
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(-0.6, len(names) - 0.4)
-    axes.set_xlabel("held-out loss (nats per byte), 95 % intervals; right: candidate minus champion")
+    axes.set_xlabel("held-out loss, 95 % intervals; right: candidate minus champion")
     axes.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1.0), borderaxespad=0.2)
     _title(figure, title, "")
     return _png(figure)

@@ -4,95 +4,117 @@ Everything that is wrong with it is the person's to mend: a StageError (user_err
 """
 
 import hashlib
-import math
 import os
+import re
 import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
-import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from torch import nn
 
 from daemon.core.errors import StageError
-from stages.training.checkpoint import OPTIMISER, Saved
-from stages.training.files import MANIFEST, MODEL, Stamp, new_folder, write_file
-from stages.training.models.decoder import Decoder, ModelConfig
-from stages.training.models.llama import TOKENIZER
-from stages.training.shards import VOCABULARY
+from stages.training.checkpoint import ENGINE, OPTIMISER, Saved
+from stages.training.files import MANIFEST, MODEL, Stamp, new_folder, stamp, write_file
+from stages.training.models.hf import BESIDE, CONFIG, INDEX
+from stages.training.models.parts import check_moments, merge
 
-CONFIG = "config.json"
-WORDS = "tokenizer.json"
-NEEDED = (CONFIG, WORDS, MODEL)
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-MOMENTS = ("exp_avg", "exp_avg_sq", "step")
-FIRST = "blocks.0."
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.(json|safetensors|txt|model|jinja)")
 SMALL = 1 << 20
+SMALL_INDEX = 64 << 20
 CHUNK = 16 << 20
-MOST_LAYERS = 10_000
 OTHER = (
-    "Only rewarm's own layout can be adopted: a folder such as models/<pipeline>/v3 of another state folder, with "
-    f"{', '.join(NEEDED)}; Hugging Face's and others' cannot yet."
+    "What can be adopted is a folder as rewarm publishes them, such as models/<pipeline>/v3 of another state folder, "
+    f"or a Hugging Face model's: {CONFIG}, tokenizer.json and {MODEL}."
 )
 AGAIN = "Copy it again, whole, and adopt it again."
 Beat = Callable[[int, int], None]
-Shapes = dict[str, tuple[int, ...]]
+Load = Callable[[Path], nn.Module]
 T = TypeVar("T")
 
 
-class Foreign:
-    """A folder outside of the state folder, below one of the roots."""
+class _Index(msgspec.Struct, frozen=True, kw_only=True):
+    """In which file of several each tensor is."""
 
-    def __init__(self, folder: Path, roots: Sequence[str], beat: Beat) -> None:
+    weight_map: dict[str, str]
+
+
+class Foreign:
+    """A folder outside of the state folder, below one of the roots; `load` is how the pipeline reads its copy."""
+
+    def __init__(self, folder: Path, roots: Sequence[str], load: Load, beat: Beat) -> None:
         self.folder = folder
         self.roots = roots
+        self._load = load
         self._beat = beat
 
-    def take(self, target: Path, *, moments: bool) -> Saved:
-        """Copy the model, with `moments` its optimiser state too, to a checkpoint at `target`; return its manifest.
+    def take(self, target: Path, *, moments: bool) -> tuple[Saved, nn.Module]:
+        """Copy the model, with `moments` its training's state too, to a checkpoint at `target`.
 
-        Raises StageError (user_error), and OSError when the disk is full.
+        Returns the checkpoint's manifest and its model. Weights in several files become one. Raises StageError
+        (user_error), and OSError when the disk is full.
         """
         self._beat(0, 1)
-        names = self._names(moments=moments)
+        there = self._there()
         told = self._told()
         with new_folder(target) as aside:
-            files = {name: self._copy(name, aside / name) for name in names}
-            if told is not None and (wrong := [name for name in names if files[name] != told.files.get(name)]):
+            files = {name: self._copy(name, aside / name) for name in self._names(there, told, moments=moments)}
+            if told is not None and (wrong := [name for name in files if files[name] != told.files[name]]):
                 raise _unfit(f"{self.folder} is damaged: {', '.join(wrong)} does not fit its {MANIFEST}", AGAIN)
-            self._check(aside)
+            if MODEL not in there:
+                files[MODEL] = self._merged(aside)
+            model = self._check(aside)
             made = msgspec.structs.replace(told or Saved(step=0, steps=0, seed=0, plan="", files={}), files=files)
             write_file(aside / MANIFEST, msgspec.json.format(msgspec.json.encode(made)))
-        return made
+        return made, model
 
-    def _names(self, *, moments: bool) -> tuple[str, ...]:
+    def _there(self) -> set[str]:
         try:
             there = {path.name for path in self.folder.iterdir()}
         except OSError as error:
             raise _unfit(
                 f"{self.folder} cannot be read ({error.strerror})", "Put it back, and adopt it again."
             ) from error
-        if MODEL not in there and (pickles := sorted(name for name in there if name.endswith(PICKLES))):
+        if there & {MODEL, INDEX}:
+            return there
+        if pickles := sorted(name for name in there if name.endswith(PICKLES)):
             reads = "rewarm reads none, since reading one may run any code"
             raise _unfit(f"{self.folder} holds {pickles[0]}, a pickle: {reads}", f"Save the weights as {MODEL}.")
-        if missing := [name for name in NEEDED if name not in there]:
-            raise _unfit(f"{self.folder} has no {' and no '.join(missing)}")
-        return (*NEEDED, OPTIMISER) if moments and OPTIMISER in there else NEEDED
+        raise _unfit(f"{self.folder} has no {MODEL}")
 
     def _told(self) -> Saved | None:
         """Return the manifest, if there is one."""
         if not os.path.lexists(self.folder / MANIFEST):
             return None
-        with os.fdopen(self._open(MANIFEST), "rb") as file:
-            told = _decode(self.folder / MANIFEST, file.read(SMALL), Saved)
+        told = self._read(MANIFEST, SMALL, Saved)
         for name in told.files:
-            if name not in {*NEEDED, OPTIMISER}:
+            if not PLAIN.fullmatch(name) or name in {MANIFEST, INDEX}:
                 raise _unfit(f"{self.folder / MANIFEST} names {name!r}, which is not part of a model")
             if not os.path.lexists(self.folder / name):
                 raise _unfit(f"{self.folder} is damaged: {name} is not there, and its {MANIFEST} names it", AGAIN)
+        if MODEL not in told.files:
+            raise _unfit(f"{self.folder / MANIFEST} names no {MODEL}")
         return told
+
+    @staticmethod
+    def _names(there: set[str], told: Saved | None, *, moments: bool) -> tuple[str, ...]:
+        """Return what is copied as it is."""
+        if told is not None:
+            # In the manifest's order: the copy of a version then has the very sha256 of the version.
+            return tuple(name for name in told.files if moments or name not in {OPTIMISER, ENGINE})
+        known = (CONFIG, *BESIDE, MODEL, *((OPTIMISER,) if moments else ()))
+        return tuple(name for name in known if name in there)
+
+    def _read(self, name: str, most: int, kind: type[T]) -> T:
+        with os.fdopen(self._open(name), "rb") as file:
+            data = file.read(most)  # what is longer does not parse
+        try:
+            return msgspec.json.decode(data, type=kind)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise _unfit(f"{self.folder / name} does not fit ({error})") from error
 
     def _open(self, name: str) -> int:
         # What counts is where the bytes really lie; a pipe would block for ever on opening.
@@ -124,80 +146,36 @@ class Foreign:
             os.fsync(copy.fileno())
         return Stamp(sha256=sha256.hexdigest(), bytes=size)
 
-    def _check(self, copied: Path) -> None:
-        """Raise unless the copy is a model that can be gone on from."""
-        words = _decode(self.folder / WORDS, _small(copied / WORDS), dict[str, object])
-        if words != msgspec.json.decode(TOKENIZER):
-            raise _unfit(
-                f"{self.folder / WORDS} is another tokenizer than the pipeline's, which reads bytes: the pipeline's "
-                "text would be other numbers than those that the model was trained on",
-                "Adopt a model of the pipeline's own tokenizer.",
-            )
-        shapes = _shapes(_config(self.folder / CONFIG, _small(copied / CONFIG)))
-        self._tensors(copied / MODEL, shapes, DTYPES)
-        if (copied / OPTIMISER).exists():
-            moments = {f"{name}/{key}": () if key == "step" else s for name, s in shapes.items() for key in MOMENTS}
-            self._tensors(copied / OPTIMISER, moments, (torch.float32,))
-
-    def _tensors(self, path: Path, shapes: Shapes, dtypes: Sequence[torch.dtype]) -> None:
-        """Raise unless the file holds just these tensors, and only finite numbers; read one after the other."""
-        where = self.folder / path.name
-        sizes = f"Its sizes must be those in {self.folder / CONFIG}."
+    def _merged(self, aside: Path) -> Stamp:
+        """Copy the files that the index names, and make them one."""
+        index = self._read(INDEX, SMALL_INDEX, _Index)
+        parts = sorted(set(index.weight_map.values()))
+        for name in parts:
+            if not PLAIN.fullmatch(name) or not name.endswith(".safetensors") or name in {MODEL, OPTIMISER}:
+                raise _unfit(f"{self.folder / INDEX} names {name!r}, which is not part of a model")
+            if not os.path.lexists(self.folder / name):
+                raise _unfit(f"{self.folder} is not whole: {name} is not there, and its {INDEX} names it", AGAIN)
+            self._copy(name, aside / name)
         try:
-            with safe_open(path, framework="pt") as file:
-                names = sorted(file.keys())
-                if odd := sorted(set(names) ^ shapes.keys()):
-                    raise _unfit(f"{where} {'lacks' if odd[0] in shapes else 'has beyond the model'} {odd[0]}", sizes)
-                for number, name in enumerate(names, start=1):
-                    tensor, what = file.get_tensor(name), f"{where}: {name}"
-                    if tuple(tensor.shape) != shapes[name]:
-                        raise _unfit(f"{what} has shape {tuple(tensor.shape)} instead of {shapes[name]}", sizes)
-                    if tensor.dtype not in dtypes:
-                        raise _unfit(f"{what} holds {tensor.dtype}", f"Save it as {dtypes[0]}.")
-                    if not torch.isfinite(tensor).all():
-                        raise _unfit(f"{what} holds numbers that are not finite", "Adopt an older, sound model.")
-                    self._beat(number, len(names))
-        except SafetensorError as error:
-            raise _unfit(f"{where} is no whole safetensors file ({error})", AGAIN) from error
+            merge([aside / name for name in parts], aside / MODEL, set(index.weight_map))
+        except (SafetensorError, ValueError) as error:
+            raise _unfit(f"The weights in {self.folder} do not fit its {INDEX} ({error})", AGAIN) from error
+        for name in parts:
+            (aside / name).unlink()
+        self._beat(1, 1)
+        return stamp(aside / MODEL)
 
-
-def read_config(folder: Path) -> ModelConfig:
-    """Return the sizes of a model that was taken."""
-    return _config(folder / CONFIG, _small(folder / CONFIG))
-
-
-def _config(path: Path, data: bytes) -> ModelConfig:
-    config = _decode(path, data, ModelConfig)
-    counts = (config.vocabulary, config.width, config.heads, config.key_value_heads, config.hidden)
-    reals = (config.rope_base, config.norm_epsilon)
-    fits = config.kind == "llama" and config.vocabulary >= VOCABULARY and 0 < config.layers <= MOST_LAYERS
-    fits = fits and all(0 < count < 1 << 24 for count in counts) and all(math.isfinite(x) and x > 0 for x in reals)
-    if not fits or config.width % (2 * config.heads) or config.heads % config.key_value_heads:
-        raise _unfit(f"{path} tells of a model that there cannot be here")
-    return config
-
-
-def _shapes(config: ModelConfig) -> Shapes:
-    """Return the shape of each tensor of a model; none is made."""
-    with torch.device("meta"):
-        one = Decoder(msgspec.structs.replace(config, layers=1)).state_dict()
-    shapes: Shapes = {}
-    for name, tensor in one.items():
-        numbers = range(config.layers) if name.startswith(FIRST) else range(1)
-        shapes |= {name.replace(FIRST, f"blocks.{number}.", 1): tuple(tensor.shape) for number in numbers}
-    return shapes
-
-
-def _small(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(SMALL)  # what is longer is no description of a model, and does not parse
-
-
-def _decode(path: Path, data: bytes, kind: type[T]) -> T:
-    try:
-        return msgspec.json.decode(data, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise _unfit(f"{path} does not fit ({error})") from error
+    def _check(self, copied: Path) -> nn.Module:
+        """Return the copy's model; raise unless it can be gone on from."""
+        try:
+            model = self._load(copied)
+            if (copied / OPTIMISER).exists():
+                check_moments(copied, model)
+        except StageError as error:
+            message = str(error).replace(str(copied), str(self.folder))
+            raise StageError("user_error", message) from error
+        self._beat(1, 1)
+        return model
 
 
 def _unfit(what: str, then: str = OTHER) -> StageError:

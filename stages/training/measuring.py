@@ -1,15 +1,19 @@
 """What probe and evaluate share: held-out documents by domain, and models as the journal names them."""
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from torch import nn
 
+from daemon.core.errors import StageError
 from daemon.core.plans import Checkpoint
 from stages.base import Context
 from stages.run_folder import Shard
 from stages.training.checkpoint import verify
-from stages.training.evaluation import Budget, Excerpts, choose
+from stages.training.evaluation import Budget, Excerpts, choose, choose_examples
+from stages.training.files import MODEL
 from stages.training.models.base import Adapter
 from stages.training.shards import Part
 
@@ -21,11 +25,34 @@ def held_out(context: Context, shards: Iterable[Shard], budget: Budget) -> dict[
         part = Part(context.resolve(shard.manifest), "held_out")
         if len(part):
             parts.setdefault(shard.domain, []).append(part)
-    return {domain: choose(each, budget) for domain, each in sorted(parts.items())}
+    pick = choose_examples if context.specification.plan.model.kind == "module" else choose
+    return {domain: pick(each, budget) for domain, each in sorted(parts.items())}
 
 
-def load_recorded(context: Context, adapter: Adapter, checkpoint: Checkpoint, device: torch.device) -> nn.Module:
-    """Return the model that the journal names; raises StageError (bad_checkpoint) when it is another one."""
+def load_recorded(
+    context: Context, adapter: Adapter, checkpoint: Checkpoint, device: torch.device, *, candidate: bool = False
+) -> nn.Module:
+    """Return the model that the journal names; raises StageError (bad_checkpoint) when it is another one.
+
+    A `candidate` is refused as what it is, one whose training went wrong (not_finite), when a weight is no finite
+    number: whether or not the text that is measured meets it.
+    """
     folder = context.resolve(checkpoint.path)
     verify(folder, checkpoint.sha256)
+    if candidate:
+        check_finite(folder / MODEL)
     return adapter.load(folder).to(device)
+
+
+def check_finite(weights: Path) -> None:
+    """Raise StageError (not_finite) when a number in a safetensors file is not finite; one tensor is read at a time."""
+    with safe_open(weights, framework="pt") as file:
+        for name in file.keys():  # noqa: SIM118 - it is no mapping
+            tensor = file.get_tensor(name)
+            broken = int((~torch.isfinite(tensor)).sum())
+            if broken:
+                message = (
+                    f"{broken:,} of the {tensor.numel():,} numbers of {name} in {weights} are not finite, so this "
+                    "candidate cannot become the champion: lower the peak learning rate, and look at the run's curves."
+                )
+                raise StageError("not_finite", message)

@@ -1,107 +1,115 @@
-"""Which windows make a batch: new text and replayed past, as a pure function of (plan, seed, step, row).
+"""Which rows make a batch: new data and replayed past, as a pure function of (plan, shards, seed, step).
 
 There is no state to save and no generator to restore: a resumed run draws what an uninterrupted one draws.
-Replay is compute-equivalent as in Ibrahim et al. 2024 (arXiv 2403.08763, section 4.2): of every batch a share
-is past text and the rest new, out of one fixed budget.
+Without an arrival that was withdrawn a run is another run, of other shards, and begins anew. Where the past is
+weighed by domain, the windows of every domain but the withdrawn arrival's own are the same as before.
 """
 
-from collections.abc import Sequence
-from fractions import Fraction
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
-from stages.training.shards import Part, Tokens
+from daemon.core.errors import StageError
+from daemon.core.plans import Training
+from stages.base import Context
+from stages.run_folder import Shard
+from stages.training.models.base import Row
+from stages.training.order import NEW, PAST, places, stream_of
+from stages.training.replay import Part as Course
+from stages.training.replay import parts, replayed, split_of
+from stages.training.shards import Part
+from stages.training.streams import Examples, Pool, Stream
 
-NEW, PAST = 0, 1
-"""Key words of the two streams: they draw independently of each other."""
-
-
-def replayed(replay: float, batch: int, step: int) -> int:
-    """Return how many rows of the first `step` batches are past: never further than half a row from the share."""
-    share = Fraction(replay).limit_denominator(1_000_000) * batch * step
-    return int(share + Fraction(1, 2))
-
-
-def replay_rows(replay: float, batch: int, step: int) -> int:
-    """Return how many rows of batch `step` (1, 2, …) are past: the error is carried on, so the sum is exact."""
-    return replayed(replay, batch, step) - replayed(replay, batch, step - 1)
-
-
-class Stream:
-    """Shards end to end, closed to a ring: every position begins a window of any length."""
-
-    def __init__(self, parts: Sequence[Part]) -> None:
-        self.parts = [part for part in parts if len(part.tokens)]
-        self.ends = np.cumsum([len(part.tokens) for part in self.parts])
-
-    def __len__(self) -> int:
-        return int(self.ends[-1]) if self.parts else 0
-
-    def read(self, start: int, length: int) -> tuple[Tokens, str]:
-        """Return `length` tokens from a position on, and the domain in which they begin."""
-        pieces: list[Tokens] = []
-        index = int(np.searchsorted(self.ends, start, side="right"))
-        domain = self.parts[index].domain
-        at = start - (int(self.ends[index - 1]) if index else 0)
-        while length > 0:
-            piece = self.parts[index].tokens[at : at + length]
-            pieces.append(piece)
-            length -= len(piece)
-            index, at = (index + 1) % len(self.parts), 0
-        return np.concatenate(pieces), domain
-
-
-@lru_cache(maxsize=4)
-def _epoch(seed: int, stream: int, epoch: int, count: int) -> npt.NDArray[np.intp]:
-    # Philox counts instead of evolving (Salmon et al. 2011), and sorting its raw words makes a permutation
-    # that no change in numpy's distributions can alter.
-    words = np.random.Philox(key=seed, counter=[0, epoch, stream, 0]).random_raw(count + 1)
-    return np.concatenate((np.argsort(words[1:], kind="stable"), words[:1].astype(np.intp)))
-
-
-def window_start(seed: int, stream: int, ordinal: int, *, size: int, context: int) -> int:
-    """Return where the stream's `ordinal`-th window (0, 1, …) begins.
-
-    Every epoch cuts the ring of `size` tokens into windows at its own offset and takes each once, in its own
-    order: nothing is read twice before everything is read once (but for a remainder shorter than a window).
-    """
-    count = max(1, size // context)
-    epoch, index = divmod(ordinal, count)
-    order = _epoch(seed, stream, epoch, count)
-    return (int(order[index]) * context + abs(int(order[-1]))) % size
+Place = tuple[Pool, int]
+"""A row that is not read yet: where it begins."""
+Share = Callable[[Sequence[Place]], Sequence[Place]]
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
-    """Rows of `context` + 1 tokens, replayed ones first, and the domain of each row."""
+    """The rows of a batch, replayed ones first.
 
-    rows: list[Tokens]
+    `domains` and `past` (how many are replayed) are of the whole batch, `rows` of the part that this process reads.
+    """
+
+    rows: list[Row]
     domains: list[str]
     past: int
 
 
-class Mixture(msgspec.Struct, frozen=True, kw_only=True):
-    """What is drawn from, and how; without past text every row is new."""
+def everything(rows: Sequence[Place]) -> Sequence[Place]:
+    """Return all rows: the part of a process that trains alone."""
+    return rows
 
-    new: Stream
-    past: Stream
-    replay: float
-    batch: int
-    context: int
-    seed: int
 
-    def draw(self, step: int) -> Batch:
-        """Return batch `step` (1, 2, …). A replayed row's domain falls as the past's tokens do."""
-        replay = self.replay if len(self.past) else 0.0
-        before = replayed(replay, self.batch, step - 1)
-        past = replay_rows(replay, self.batch, step)
-        fresh = (step - 1) * self.batch - before
-        rows = [self._window(self.past, PAST, before + row) for row in range(past)]
-        rows += [self._window(self.new, NEW, fresh + row) for row in range(self.batch - past)]
-        return Batch(rows=[row for row, _ in rows], domains=[domain for _, domain in rows], past=past)
+class Mixture:
+    """What is drawn from, and how. Without past every row is new; without new data every row is past."""
 
-    def _window(self, stream: Stream, key: int, ordinal: int) -> tuple[Tokens, str]:
-        start = window_start(self.seed, key, ordinal, size=len(stream), context=self.context)
-        return stream.read(start, self.context + 1)
+    def __init__(self, training: Training, new: Pool, past: Pool) -> None:
+        self.new = new
+        self.past = past
+        self.batch = training.batch
+        self.context = training.context
+        self.seed = training.seed
+        self._course = parts(training)
+        if not len(new) or not len(past):
+            self._course = (Course(None, 1.0 if len(past) else 0.0),)
+        self._split = split_of(training.replaying.weights, past.domains)
+        self._domains = {domain: past.only(domain) for domain in past.domains} if self._split else {}
+
+    def replayed(self, step: int) -> int:
+        """Return how many rows of the first `step` batches are past."""
+        return replayed(self._course, self.batch, step)
+
+    def draw(self, step: int, share: Share = everything) -> Batch:
+        """Return batch `step` (1, 2, …), with the rows that `share` leaves of it read."""
+        before, after = self.replayed(step - 1), self.replayed(step)
+        drawn = list(self._draw_past(before, after))
+        drawn += self._draw(self.new, NEW, (step - 1) * self.batch - before, step * self.batch - after)
+        return Batch(
+            rows=[pool.read(start, self.context) for pool, start in share(drawn)],
+            domains=[pool.domain(start) for pool, start in drawn],
+            past=after - before,
+        )
+
+    def _draw_past(self, before: int, after: int) -> Iterator[Place]:
+        if self._split is None:
+            # As the tokens fall: all domains in one order.
+            yield from self._draw(self.past, PAST, before, after)
+            return
+        counts = self._split.count(before)
+        for domain, upto in sorted(self._split.count(after).items()):
+            yield from self._draw(self._domains[domain], stream_of(domain), counts[domain], upto)
+
+    def _draw(self, pool: Pool, stream: int, first: int, upto: int) -> list[Place]:
+        if first == upto:
+            return []
+        count = pool.rows(self.context)
+        taken, offsets = places(self.seed, stream, np.arange(first, upto), count=count, size=len(pool))
+        return [(pool, int(start)) for start in pool.begins(taken, offsets, self.context)]
+
+
+def make_mixture(context: Context, *, windows: bool) -> Mixture:
+    """Return what the plan trains on: windows of tokens, or else whole examples.
+
+    Raises StageError: bad_sample when there is nothing at all or a shard is damaged, user_error for weights that are
+    none and for shards that were made for another kind of model.
+    """
+    specification = context.specification
+
+    def gather(shards: Iterable[Shard]) -> Pool:
+        found = [Part(context.resolve(shard.manifest), "train") for shard in shards]
+        other = [part.domain for part in found if (part.manifest.tokenizer is not None) != windows]
+        if other:
+            was, takes = ("records", "text") if windows else ("text", "records")
+            message = (
+                f"What arrived of domain {other[0]} was kept as {was}, and the model takes {takes}: the kind of "
+                "the pipeline's `model` was changed. Change it back, or begin a pipeline of another name."
+            )
+            raise StageError("user_error", message)
+        return Stream(found) if windows else Examples(found)
+
+    new, past = gather(specification.new), gather(specification.past)
+    if not len(new) and not len(past):
+        raise StageError("bad_sample", "There is nothing to train on: every arrival of the run is empty.")
+    return Mixture(specification.plan.training, new, past)

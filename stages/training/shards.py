@@ -1,130 +1,34 @@
 """Tokenised arrivals on the disk: memory-mapped, written once, found again by the content of their file.
 
-Tokens are bytes: a document is its UTF-8 bytes 0..255 and then END (256), stored as little-endian uint16.
-A shard's folder holds, for each part (`train`, `held_out`), PART.bin (tokens) and PART.offsets (uint64, one
-more than documents), and hashes.bin: 16 bytes of each document's BLAKE2b, those of `train` first.
+A shard's folder holds, for each part (`train`, `held_out`), PART.bin (tokens as the manifest's `dtype`, each document's
+followed by its tokenizer's end token) and PART.offsets (uint64, one more than documents); held_out.ends (uint32, each
+token's end in bytes of its document; not where tokens are bytes). About its documents, those of `train` first, it holds
+hashes.bin (16 bytes of each one's BLAKE2b) and bands.bin (uint64, what near-duplicates have in common), and groups.bin
+(uint64, sorted; the last bit says that the group is held out).
+
+Of a model that takes records a document is the bytes of its JSON, and no token follows.
 """
 
-import hashlib
-from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import cast
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from daemon.core.errors import StageError
-from stages.training.files import MANIFEST, Stamp, fits, new_folder, stamp, write_file
+from stages.training.columns import mapped
+from stages.training.encoding import BYTES
+from stages.training.files import MANIFEST, fits
+from stages.training.identity import HASH_BYTES
+from stages.training.manifests import Manifest, read_manifest
 
-END = 256
-VOCABULARY = 257
-HASH_BYTES = 16
-HELD_OUT_ONE_IN = 20
-Tokens = npt.NDArray[np.uint16]
+__all__ = ["END", "VOCABULARY", "Manifest", "Part", "Tokens", "is_whole", "read_manifest"]
 
-
-class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a shard holds; `text_bytes` counts the kept documents' text, `files` are sha256 and size."""
-
-    format: int = 1
-    source_sha256: str
-    domain: str
-    train_documents: int
-    train_tokens: int
-    held_out_documents: int
-    held_out_tokens: int
-    text_bytes: int
-    duplicates: int
-    files: dict[str, Stamp]
-
-
-def fingerprint(document: bytes) -> bytes:
-    """Return the 16 bytes by which a document is known again."""
-    return hashlib.blake2b(document, digest_size=HASH_BYTES).digest()
-
-
-def is_held_out(hashes: Sequence[bytes]) -> list[bool]:
-    """Return which documents are never trained on: about one in twenty, by their hash alone.
-
-    A document is thus cut the same way wherever it appears. Of two documents or more at least one falls in
-    each part: the one with the least hash is held out, or the one with the greatest is trained on.
-    """
-    held = [int.from_bytes(each[:8], "little") % HELD_OUT_ONE_IN == 0 for each in hashes]
-    if len(hashes) > 1 and not any(held):
-        held[hashes.index(min(hashes))] = True
-    if all(held) and hashes:
-        held[hashes.index(max(hashes))] = False
-    return held
-
-
-def write_shard(
-    shards: Path, *, source_sha256: str, domain: str, documents: Sequence[bytes], seen: set[bytes]
-) -> Path | None:
-    """Tokenise an arrival, or find it done; returns its folder, None when every document is a duplicate.
-
-    Dropped are repetitions within the arrival and documents whose hash is in `seen`; the folder's name tells
-    the file, its domain and, where some were in `seen`, which: the same name always means the same content.
-    """
-    kept: dict[bytes, bytes] = {}
-    known: set[bytes] = set()
-    for document in documents:
-        name = fingerprint(document)
-        if name in seen:
-            known.add(name)
-        else:
-            kept.setdefault(name, document)
-    if not kept:
-        return None
-    suffix = f"-{hashlib.sha256(b''.join(sorted(known))).hexdigest()[:12]}" if known else ""
-    folder = shards / source_sha256[:2] / f"{source_sha256}-{domain}{suffix}"
-    if is_whole(folder):
-        return folder
-    with new_folder(folder) as aside:
-        _fill(aside, source_sha256, domain, kept, duplicates=len(documents) - len(kept))
-    return folder
-
-
-def _fill(folder: Path, source_sha256: str, domain: str, kept: dict[bytes, bytes], *, duplicates: int) -> None:
-    hashes = list(kept)
-    held = is_held_out(hashes)
-    parts = {
-        "train": [name for name, out in zip(hashes, held, strict=True) if not out],
-        "held_out": [name for name, out in zip(hashes, held, strict=True) if out],
-    }
-    files = {}
-    for part, names in parts.items():
-        offsets = np.zeros(len(names) + 1, dtype="<u8")
-        np.cumsum([len(kept[name]) + 1 for name in names], out=offsets[1:])
-        tokens = np.full(int(offsets[-1]), END, dtype="<u2")
-        for start, name in zip(offsets[:-1], names, strict=True):
-            document = np.frombuffer(kept[name], dtype=np.uint8)
-            tokens[int(start) : int(start) + len(document)] = document
-        files[f"{part}.bin"] = tokens.tobytes()
-        files[f"{part}.offsets"] = offsets.tobytes()
-    files["hashes.bin"] = b"".join(parts["train"] + parts["held_out"])
-    for file, data in files.items():
-        write_file(folder / file, data)
-    manifest = Manifest(
-        source_sha256=source_sha256,
-        domain=domain,
-        train_documents=len(parts["train"]),
-        train_tokens=len(files["train.bin"]) // 2,
-        held_out_documents=len(parts["held_out"]),
-        held_out_tokens=len(files["held_out.bin"]) // 2,
-        text_bytes=sum(map(len, kept.values())),
-        duplicates=duplicates,
-        files={file: stamp(folder / file) for file in files},
-    )
-    write_file(folder / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest)))
-
-
-def read_manifest(path: Path) -> Manifest:
-    """Return a shard's manifest; raises StageError (bad_sample) when it cannot be read."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Manifest)
-    except (OSError, msgspec.MsgspecError) as error:
-        message = f"The shard at {path} cannot be read ({error}): let its arrival be ingested again."
-        raise StageError("bad_sample", message) from error
+END = BYTES.end
+VOCABULARY = BYTES.vocabulary
+TRAIN, HELD_OUT = "train", "held_out"
+Tokens = npt.NDArray[np.unsignedinteger]
 
 
 def is_whole(folder: Path) -> bool:
@@ -135,42 +39,54 @@ def is_whole(folder: Path) -> bool:
         return False
 
 
-def read_hashes(manifests: Iterable[Path]) -> set[bytes]:
-    """Return the hashes of all documents in these shards, trained on and held out."""
-    seen: set[bytes] = set()
-    for path in manifests:
-        read_manifest(path)
-        data = (path.parent / "hashes.bin").read_bytes()
-        seen.update(data[at : at + HASH_BYTES] for at in range(0, len(data), HASH_BYTES))
-    return seen
-
-
 class Part:
-    """The documents of one part of a shard, memory-mapped; `hashes` holds their 16 bytes each."""
+    """The documents of one part of a shard, memory-mapped; nothing is read before it is asked for.
+
+    Raises StageError (bad_sample) when the shard is not whole.
+    """
 
     def __init__(self, manifest_path: Path, part: str) -> None:
-        manifest = read_manifest(manifest_path)
-        folder = manifest_path.parent
-        if not fits(folder, manifest.files, thorough=False):
-            message = f"The shard at {folder} is not whole: let its arrival be ingested again."
+        self.manifest = read_manifest(manifest_path)
+        self._folder = manifest_path.parent
+        if not fits(self._folder, self.manifest.files, thorough=False):
+            message = f"The shard at {self._folder} is not whole: let its arrival be ingested again."
             raise StageError("bad_sample", message)
-        self.domain = manifest.domain
-        self.tokens: Tokens = _map(folder / f"{part}.bin", "<u2")
-        self.offsets = np.fromfile(folder / f"{part}.offsets", dtype="<u8").astype(np.int64)
-        hashes = (folder / "hashes.bin").read_bytes()
-        first = manifest.train_documents if part == "held_out" else 0
-        self.hashes = [hashes[HASH_BYTES * at : HASH_BYTES * (at + 1)] for at in range(first, first + len(self))]
+        self._part = part
+        self.domain = self.manifest.domain
+        self.tokens = cast("Tokens", mapped(self._folder / f"{part}.bin", self.manifest.dtype))
+        self.offsets = cast("npt.NDArray[np.int64]", mapped(self._folder / f"{part}.offsets", "<i8"))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    @cached_property
+    def hashes(self) -> list[bytes]:
+        """The 16 bytes by which each document is known; read when first asked for."""
+        with (self._folder / "hashes.bin").open("rb") as file:
+            file.seek(HASH_BYTES * (self.manifest.train_documents if self._part == HELD_OUT else 0))
+            data = file.read(HASH_BYTES * len(self))
+        return [data[at : at + HASH_BYTES] for at in range(0, len(data), HASH_BYTES)]
+
+    @cached_property
+    def _ends(self) -> npt.NDArray[np.uint32] | None:
+        """The byte offset after each token, where it is not the number of tokens."""
+        if self.manifest.tokenizer in {None, BYTES.sha256}:
+            return None
+        if self._part != HELD_OUT:
+            raise ValueError(f"what tokens are in bytes is not kept of {self._part}")
+        return cast("npt.NDArray[np.uint32]", mapped(self._folder / f"{HELD_OUT}.ends", "<u4"))
+
     def document(self, index: int) -> Tokens:
-        """Return a document's tokens, END among them."""
+        """Return a document's tokens, its end among them."""
         return self.tokens[self.offsets[index] : self.offsets[index + 1]]
 
-
-def _map(path: Path, dtype: str) -> Tokens:
-    # An empty file cannot be mapped.
-    if path.stat().st_size == 0:
-        return np.zeros(0, dtype=np.uint16)
-    return np.memmap(path, dtype=dtype, mode="r")
+    def text_bytes(self, index: int, start: int = 0, stop: int | None = None) -> int:
+        """Return how many bytes of text the tokens [start, stop) of a held-out document are; its end is none."""
+        begin, end = int(self.offsets[index]), int(self.offsets[index + 1])
+        stop = end - begin if stop is None else min(stop, end - begin)
+        if stop <= start:
+            return 0
+        if self._ends is not None:
+            return int(self._ends[begin + stop - 1]) - (int(self._ends[begin + start - 1]) if start else 0)
+        text = end - begin - (self.manifest.tokenizer is not None)
+        return min(stop, text) - min(start, text)

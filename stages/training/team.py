@@ -1,5 +1,6 @@
 """The processes that train one model together: what the loop asks of them, and the usual case of one alone."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
@@ -18,6 +19,9 @@ class Team(Protocol):
     def wrap(self, model: nn.Module) -> nn.Module:
         """Return the model as it is trained: its gradients become those of the whole batch."""
 
+    def part(self, model: nn.Module, *, last: bool) -> contextlib.AbstractContextManager[None]:
+        """Compute a part of a batch in the block, with the wrapped model: only the last part's gradients are shared."""
+
     def share(self, rows: Sequence[T]) -> Sequence[T]:
         """Return this process's part of a batch: as many rows as every other's, in order of rank."""
 
@@ -31,7 +35,7 @@ class Team(Protocol):
         """Scale the gradients down to a total norm and return what it was, over all processes."""
 
     def whole(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the tensors whole, wherever their parts lie; every process asks, the leader uses them."""
+        """Return the tensors whole, wherever their parts lie; every process asks, the leader gets them."""
 
 
 class Alone:
@@ -43,6 +47,10 @@ class Alone:
     def wrap(self, model: nn.Module) -> nn.Module:
         """Return the model itself."""
         return model
+
+    def part(self, model: nn.Module, *, last: bool) -> contextlib.AbstractContextManager[None]:
+        """Compute a part of a batch in the block: there is nobody to share gradients with."""
+        return contextlib.nullcontext()
 
     def share(self, rows: Sequence[T]) -> Sequence[T]:
         """Return all rows."""

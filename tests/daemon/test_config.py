@@ -82,7 +82,7 @@ BAD = {
     "key twice": ("state: a\nstate: b", ["'state' is there twice", "line 2"]),
     "pipeline twice": ("pipelines:\n  p: {}\n  p: {priority: 1}", ["'p' is there twice", "line 3"]),
     "unknown key": ("jurnal: x", ["jurnal", "no known key", "Did you mean 'journal'", "pipelines"]),
-    "unknown key far from any": ("zzz: x", ["zzz", "no known key", "Known keys: executor"]),
+    "unknown key far from any": ("zzz: x", ["zzz", "no known key", "Known keys: credentials"]),
     "key that is no text": ("7: x", ["7", "no known key", "journal"]),
     "private key": ("_env_file: x", ["_env_file", "no known key"]),
     "nested unknown key": ("http: {prot: 1}", ["http.prot", "Did you mean 'port'", "enabled, host, port"]),
@@ -140,7 +140,7 @@ BAD = {
         "pipelines: {p: {stages: [ingest, train, promote]}}",
         ["pipelines.p", "'promote' needs 'evaluate' before it"],
     ),
-    "unknown model": ("pipelines: {p: {model: {kind: gpt}}}", ["pipelines.p.model.kind", "llama", "gpt"]),
+    "unknown model": ("pipelines: {p: {model: {kind: gpt}}}", ["pipelines.p.model", "llama", "gpt"]),
     "not UTF-8": ("state: caf\udce9", ["cannot be read"]),
 }
 

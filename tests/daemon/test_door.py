@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from daemon.core.errors import InputError
 from daemon.core.events import EVENTS, DataArrived, DataWithdrawn, DriftDetected, OperatorRequested
 from daemon.door import MAX_BYTES, REJECTED_SOURCE, Door, Letter, Offer
+from stages.roots import Remote
 
 ARRIVED = {"uri": "a.jsonl", "domain": "prose"}
 VALID = {"specversion": "1.0", "type": "io.rewarm.data.arrived.v1", "source": "/producer", "id": "1", "subject": "p"}
@@ -255,6 +256,50 @@ def test_arrivals_without_a_file_are_refused(door: Door, root: Path, uri: str, r
     with pytest.raises(InputError) as caught:
         door.complete(DataArrived(uri=uri, domain="prose"), [], 9)
     assert caught.value.reason == reason
+
+
+@pytest.fixture
+def far_door(root: Path) -> Door:
+    """A door for a folder and a root elsewhere."""
+    return Door(pipelines={"p": None}, roots=(root, Remote(url="s3://bucket/in")))
+
+
+def test_an_arrival_elsewhere_counts_as_announced(far_door: Door) -> None:
+    """Nobody asks the store: tokens are estimated by the bytes announced, and one of the two must be."""
+    arrived = DataArrived(uri="s3://bucket/in/a.jsonl", domain="prose", bytes=70)
+    assert far_door.complete(arrived, [], 1) == DataArrived(uri=arrived.uri, domain="prose", bytes=70, tokens=70)
+    known = DataArrived(uri="s3://bucket/in/a.parquet", domain="prose", format="parquet", tokens=900)
+    assert far_door.complete(known, [], 1) == known
+    with pytest.raises(InputError, match="announce its `bytes`") as caught:
+        far_door.complete(DataArrived(uri=arrived.uri, domain="prose"), [], 1)
+    assert caught.value.reason == "missing_size"
+
+
+@pytest.mark.parametrize(
+    ("uri", "reason"),
+    [
+        ("s3://bucket/in/../a", "outside_roots"),
+        ("s3://bucket/in/%2e%2e/a", "outside_roots"),
+        ("s3://bucket/in/a?versionId=1", "outside_roots"),
+        ("s3://other/in/a", "outside_roots"),
+        ("S3://bucket/in/a", "outside_roots"),
+        ("s3://key:secret@bucket/in/a", "outside_roots"),
+        ("gs://bucket/in/a", "unknown_scheme"),
+        ("https://bucket/in/a", "unknown_scheme"),
+        ("file://bucket/in/a", "outside_roots"),
+    ],
+)
+def test_what_lies_below_no_root_elsewhere_is_refused(far_door: Door, uri: str, reason: str) -> None:
+    """Only a url that is plainly below a configured one comes in."""
+    with pytest.raises(InputError) as caught:
+        far_door.complete(DataArrived(uri=uri, domain="prose", bytes=1), [], 1)
+    assert caught.value.reason == reason
+
+
+def test_folders_are_found_beside_roots_elsewhere(root: Path) -> None:
+    """A relative path counts from the first folder, wherever it stands among the roots."""
+    door = Door(pipelines={"p": None}, roots=(Remote(url="s3://bucket/in"), root))
+    assert door.complete(DataArrived(uri="a.jsonl", domain="prose"), [], 1).bytes == 120  # type: ignore[union-attr]
 
 
 def test_the_number_of_domains_is_bounded(door: Door) -> None:

@@ -6,9 +6,15 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from daemon.core.commands import FixPlan, StartRun, WithdrawWish
+from daemon.core.commands import CancelRun, FixPlan, StartRun, WithdrawWish
 from daemon.core.decisions import Decision
-from daemon.core.events import ConfigurationChanged, OperatorRequested, ProbeMeasured, StageSucceeded, TimerFired
+from daemon.core.events import (
+    ConfigurationChanged,
+    OperatorRequested,
+    ProbeMeasured,
+    StageSucceeded,
+    TimerFired,
+)
 from daemon.core.plans import ScheduleKind
 from daemon.core.state import Ended, Wish
 from policies.rewarm_replay import RewarmReplay
@@ -172,6 +178,15 @@ def test_the_shift_fixes_the_share_of_replay(build: Build, shift: float | None, 
     assert decision.inputs["shift"] == (None if shift is None else pytest.approx(shift))
 
 
+def test_a_run_whose_new_data_is_gone_ends(build: Build) -> None:
+    """When all of it was withdrawn or rejected before the plan is fixed, the run is cancelled, with the reason."""
+    run = build.run("probe", done=True, plan=build.plan(new={}))
+    decision = RewarmReplay().decide(build.pipeline(active=run), build.record(PROBED))
+    assert decision is not None
+    assert decision.verdict == "nothing_left"
+    assert decision.commands == (CancelRun(run="p-90"),)
+
+
 def test_without_a_past_nothing_is_replayed(build: Build) -> None:
     """A base training has nothing to replay, whatever the configured share."""
     for replay in ("auto", 0.5):
@@ -229,6 +244,16 @@ def test_a_changed_configuration_is_considered(build: Build) -> None:
         {"training": {"floor": 0}},
         {"limits": {"heartbeat": 0}},
         {"schedule": "cosine"},
+        {"mild_replay": 1.0},
+        {"replay_choice": "some"},
+        {"replay_schedule": [{"until": 0.5, "factor": 1}]},
+        {"replay_schedule": [{"until": 0.5, "factor": 1}, {"until": 0.5, "factor": 1}, {"until": 1, "factor": 1}]},
+        {"replay_schedule": [{"until": 1, "factor": 0}]},
+        {"planner": "on"},
+        {"planner": {"least_runs": 2}},
+        {"planner": {"weights": {"old": -1}}},
+        {"planner": {"replays": []}},
+        {"planner": {"peaks": [0]}},
     ],
 )
 def test_configurations_that_make_no_sense_are_refused(fields: dict[str, object]) -> None:

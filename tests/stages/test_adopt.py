@@ -2,7 +2,6 @@
 
 import errno
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +28,8 @@ from stages.training.checkpoint import OPTIMISER, verify
 from stages.training.files import MANIFEST, MODEL, digest
 
 Run = Callable[..., list[AnyEvent]]
-NAMES = ("config.json", "tokenizer.json", MODEL)
+FIRST_RELEASE = Path(__file__).parent / "training/models/release_0_1_0"
+NAMES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", MODEL)
 
 
 @pytest.fixture
@@ -63,9 +63,9 @@ def adopt(attempt: Path, read_outcome: Callable[[Path], list[AnyEvent]]) -> Call
 
 
 def plain(folder: Path) -> None:
-    """Leave nothing but the weights, the sizes and the tokenizer."""
-    shutil.rmtree(folder / "trunk")
-    (folder / MANIFEST).unlink()
+    """Leave nothing but what Hugging Face's own folders have."""
+    shutil.rmtree(folder / "trunk", ignore_errors=True)
+    (folder / MANIFEST).unlink(missing_ok=True)
 
 
 def test_a_published_version_is_taken_as_it_is(
@@ -118,6 +118,59 @@ def test_a_model_of_another_size_keeps_its_size(
     assert "another size than the pipeline's preset" in caplog.text
 
 
+def test_a_checkpoint_of_the_first_release_is_taken_and_gone_on_from(
+    folder: Path,
+    attempt: Path,
+    adopt: Callable[[], AnyEvent],
+    make_increment_plan: Callable[..., Plan],
+    new: tuple[Shard, ...],
+    run_stage: Run,
+) -> None:
+    """As it is, its names its own; the next increment keeps the state of its optimiser."""
+    shutil.rmtree(folder)
+    shutil.copytree(FIRST_RELEASE, folder)
+    ended = adopt()
+    assert isinstance(ended, StageSucceeded)
+    assert (ended.metrics["optimiser_kept"], ended.metrics["size_as_configured"]) == (1.0, 0.0)
+    assert digest(attempt / "trunk" / MANIFEST) == digest(FIRST_RELEASE / MANIFEST)
+    assert set(verify(attempt / "candidate").files) == {"config.json", "tokenizer.json", MODEL}
+
+    path = str((attempt / "trunk").relative_to(attempt.parents[3]))
+    checkpoint = Checkpoint(path=path, sha256=digest(attempt / "trunk" / MANIFEST))
+    champion = Champion(version=1, model=checkpoint, trunk=checkpoint)
+    plan = make_increment_plan(champion, tokens=4 * 4 * 32, optimiser="keep")
+    trained = run_stage("train", run="p-15", plan=plan, new=new, champion=champion)[-1]
+    assert isinstance(trained, StageSucceeded), trained
+    assert trained.metrics["optimiser_kept"] == 1.0
+
+
+def test_a_pipeline_of_kind_hf_adopts_any_causal_language_model(
+    folder: Path, plan: Plan, run_stage: Run, place: Callable[..., Path]
+) -> None:
+    """Its files are taken as they are; the pipeline's own folder is where a training from scratch would begin."""
+    transformers = pytest.importorskip("transformers")
+    sizes = {"vocab_size": 264, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 64, "eos_token_id": 256}
+    words = (folder / "tokenizer.json").read_bytes()
+    shutil.rmtree(folder)
+    made = transformers.AutoModelForCausalLM.from_config(
+        transformers.AutoConfig.for_model("gpt2", **sizes, bos_token_id=256)
+    )
+    made.save_pretrained(folder)
+    (folder / "tokenizer.json").write_bytes(words)
+    fields = {"run": "p-14", "plan": replace(plan, model=ModelSettings(kind="hf", preset="", path=str(folder)))}
+    ended = run_stage("adopt", **fields)[-1]
+    assert isinstance(ended, StageSucceeded), ended
+    assert ended.metrics["parameters"] == sum(weight.numel() for weight in made.parameters())
+    taken = place("adopt", **fields) / "candidate"
+    assert (taken / "config.json").read_bytes() == (folder / "config.json").read_bytes()
+    spoiled = {**load_file(folder / MODEL), "transformer.ln_f.bias": torch.full((16,), torch.inf)}
+    save_file(spoiled, folder / MODEL, metadata={"format": "pt"})
+    failed = run_stage("adopt", attempt=2, **fields)[-1]
+    assert isinstance(failed, StageFailed)
+    assert failed.failure == "user_error"
+    assert f"The model at {folder} is spoiled, transformer.ln_f.bias" in failed.message
+
+
 def test_an_attempt_that_died_leaves_nothing_in_the_way(
     attempt: Path, adopt: Callable[[], AnyEvent], champion: Champion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,175 +209,24 @@ def test_it_stops_in_the_middle_of_a_large_file(
     copy = foreign.Foreign._copy  # noqa: SLF001 - the very moment is meant
     monkeypatch.setattr(foreign.Foreign, "_copy", stop)
     assert isinstance(adopt(), StageInterrupted)
-    assert copied == list(NAMES)
+    assert copied == [*json.loads((attempt.parents[4] / "inbox/v1" / MANIFEST).read_text())["files"]][: len(copied)]
+    assert copied[-1] == MODEL
     assert not (attempt / "candidate").exists()
     assert not list(attempt.glob(".*"))
 
 
-def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
-    """Write other weights, and no manifest that would tell."""
-    plain(folder)
-    tensors = load_file(folder / MODEL)
-    change(tensors)
-    save_file(tensors, folder / MODEL)
-
-
-def not_finite(folder: Path) -> None:
-    """One weight is no number."""
-
-    def spoil(tensors: dict[str, torch.Tensor]) -> None:
-        tensors["norm.weight"][0] = torch.nan
-
-    change_weights(folder, spoil)
-
-
-def other_shape(folder: Path) -> None:
-    """A matrix has another width."""
-    change_weights(folder, lambda tensors: tensors.update({"norm.weight": torch.ones(7)}))
-
-
-def one_more(folder: Path) -> None:
-    """There is a tensor that the model does not have."""
-    change_weights(folder, lambda tensors: tensors.update({"lm_head.weight": torch.ones(7)}))
-
-
-def one_less(folder: Path) -> None:
-    """A tensor is missing."""
-
-    def lose(tensors: dict[str, torch.Tensor]) -> None:
-        del tensors["norm.weight"]
-
-    change_weights(folder, lose)
-
-
-def integers(folder: Path) -> None:
-    """The weights are quantised."""
-
-    def quantise(tensors: dict[str, torch.Tensor]) -> None:
-        tensors["norm.weight"] = tensors["norm.weight"].to(torch.int8)
-
-    change_weights(folder, quantise)
-
-
-def damaged(folder: Path) -> None:
-    """A file is not what the manifest says."""
-    with (folder / MODEL).open("r+b") as file:
-        file.seek(-4, os.SEEK_END)
-        file.write(b"abcd")
-
-
-def cut(folder: Path) -> None:
-    """The weights end in the middle."""
-    plain(folder)
-    with (folder / MODEL).open("r+b") as file:
-        file.truncate(1000)
-
-
-def pickled(folder: Path) -> None:
-    """There is a pickle in the place of the weights."""
-    (folder / MODEL).rename(folder / "pytorch_model.bin")
-
-
-def hugging_face(folder: Path) -> None:
-    """The sizes are told in another layout."""
-    plain(folder)
-    (folder / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"], "hidden_size": 32}))
-
-
-def subwords(folder: Path) -> None:
-    """The tokenizer has words."""
-    plain(folder)
-    (folder / "tokenizer.json").write_text(json.dumps({"version": "1.0", "model": {"type": "BPE"}}))
-
-
-def endless(folder: Path) -> None:
-    """The sizes are beyond reason."""
-    plain(folder)
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "layers": 10**12}))
-
-
-def no_tokenizer(folder: Path) -> None:
-    """The tokenizer is not told."""
-    (folder / "tokenizer.json").unlink()
-
-
-def linked_out(folder: Path) -> None:
-    """The weights lie outside of the roots."""
-    outside = folder.parents[1] / "elsewhere"
-    (folder / MODEL).rename(outside)
-    (folder / MODEL).symlink_to(outside)
-
-
-def piped(folder: Path) -> None:
-    """Whoever opened the weights would wait for ever."""
-    plain(folder)
-    (folder / MODEL).unlink()
-    os.mkfifo(folder / MODEL)
-
-
-def vanished(folder: Path) -> None:
-    """The folder has gone between the request and the stage."""
-    shutil.rmtree(folder)
-
-
-def climbing(folder: Path) -> None:
-    """The manifest names a file of somebody else."""
-    told = json.loads((folder / MANIFEST).read_text())
-    told["files"]["../secret"] = told["files"][MODEL]
-    (folder / MANIFEST).write_text(json.dumps(told))
-
-
-def unlike(folder: Path) -> None:
-    """The trunk is of another model."""
+def test_a_trunk_of_another_model_is_told(folder: Path, adopt: Callable[[], AnyEvent]) -> None:
+    """The two do not belong together; the stage fails as the user's own, which no retry mends."""
     shutil.rmtree(folder / "trunk")
     shutil.copytree(folder, folder / "trunk")
-    plain_trunk = folder / "trunk"
-    (plain_trunk / MANIFEST).unlink()
-    config = json.loads((plain_trunk / "config.json").read_text())
-    (plain_trunk / "config.json").write_text(json.dumps({**config, "rope_base": 5.0}))
-
-
-def broken_moments(folder: Path) -> None:
-    """The optimiser's state belongs to another model."""
     (folder / "trunk" / MANIFEST).unlink()
-    save_file({"x/step": torch.ones(1)}, folder / "trunk" / OPTIMISER)
-
-
-@pytest.mark.parametrize(
-    ("harm", "words"),
-    [
-        (not_finite, ["norm.weight holds numbers that are not finite", "older, sound model"]),
-        (other_shape, ["norm.weight has shape (7,) instead of (32,)", "config.json"]),
-        (one_more, ["has beyond the model lm_head.weight"]),
-        (one_less, ["lacks norm.weight"]),
-        (integers, ["holds torch.int8", "torch.float32"]),
-        (damaged, [f"{MODEL} does not fit its {MANIFEST}", "Copy it again"]),
-        (cut, ["no whole safetensors file", "Copy it again"]),
-        (pickled, ["pytorch_model.bin, a pickle", "any code", f"Save the weights as {MODEL}"]),
-        (hugging_face, ["config.json does not fit", "missing required field `width`", "Hugging Face"]),
-        (subwords, ["another tokenizer than the pipeline's"]),
-        (endless, ["config.json tells of a model that there cannot be here"]),
-        (no_tokenizer, ["has no tokenizer.json"]),
-        (linked_out, ["outside of the roots", "Copy it into one of them"]),
-        (piped, ["is no regular file"]),
-        (vanished, ["cannot be read (No such file or directory)", "Put it back"]),
-        (climbing, ["names '../secret'"]),
-        (unlike, ["do not belong together"]),
-        (broken_moments, [f"{OPTIMISER} lacks"]),
-    ],
-    ids=lambda value: getattr(value, "__name__", ""),
-)
-def test_what_is_wrong_is_told_with_what_to_do(
-    harm: Callable[[Path], None], words: list[str], folder: Path, attempt: Path, adopt: Callable[[], AnyEvent]
-) -> None:
-    """Every fault fails the stage as the user's own, which no retry mends; nothing that could be promoted is left."""
-    harm(folder)
+    path = folder / "trunk" / "config.json"
+    rope = {"rope_type": "default", "rope_theta": 5.0}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "rope_parameters": rope}))
     failed = adopt()
     assert isinstance(failed, StageFailed)
     assert failed.failure == "user_error"
-    assert [each for each in words if each not in failed.message] == []
-    assert not ((attempt / "candidate").exists() and (attempt / "trunk").exists()) or harm is unlike
+    assert "do not belong together" in failed.message
 
 
 def test_a_full_disk_is_no_fault_of_the_folder(adopt: Callable[[], AnyEvent], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,11 +10,15 @@ import numpy as np
 import pytest
 
 from daemon.core.events import AnyEvent, DataIngested, DataRejected, StageFailed, StageSucceeded
+from daemon.core.plans import DataSettings, ModelSettings, Plan, TokenizerSettings
+from stages.execute import execute
 from stages.run_folder import Arrival, Shard
+from stages.training.output import Output
 from stages.training.shards import END, Part, read_manifest
 
 Run = Callable[..., list[AnyEvent]]
 Arrive = Callable[..., Arrival]
+Documents = Callable[..., list[str]]
 
 
 def ingested(events: list[AnyEvent]) -> list[DataIngested]:
@@ -50,7 +54,7 @@ def test_documents_survive_tokenising(state: Path, run_stage: Run, arrive: Arriv
 @pytest.mark.parametrize("count", [2, 3, 5])
 def test_few_documents_are_in_both_parts(state: Path, run_stage: Run, arrive: Arrive, count: int) -> None:
     """With two documents or more there is something to train on and something to measure."""
-    for seed in range(10):
+    for seed in range(5):
         texts = [f"document {seed} {number}" for number in range(count)]
         (event,) = ingested(run_stage("ingest", seed + 1, arrivals=(arrive(f"a{seed}", texts),)))
         manifest = read_manifest(state / event.manifest)
@@ -173,6 +177,109 @@ def test_odd_paths_are_rejected(run_stage: Run, arrive: Arrive, tmp_path: Path) 
 
     assert [event.reason for event in rejected(events)] == list(names.values())
     assert len(ingested(events)) == 1
+
+
+def test_one_token_is_too_short(run_stage: Run, arrive: Arrive) -> None:
+    """Of a single token nothing can be learned; of two, something."""
+    arrivals = (arrive("a", ["x"], position=1), arrive("b", ["xy"], position=2))
+    events = run_stage("ingest", arrivals=arrivals)
+
+    assert [(event.arrival, event.reason) for event in rejected(events)] == [(1, "too_short")]
+    assert [event.arrival for event in ingested(events)] == [2]
+
+
+def test_near_duplicates_are_told_and_kept(run_stage: Run, arrive: Arrive, make_documents: Documents) -> None:
+    """They are counted among the past, the arrivals of the run and the arrival itself, and no document goes."""
+    old, new = make_documents("prose", 20, 1), make_documents("code", 20, 2)
+    first = arrive("a", old, position=1)
+    second = arrive("b", [*new, *(f"{text}!" for text in (*old[:5], *new[:3]))], position=2)
+    events = run_stage("ingest", arrivals=(first, second))
+
+    assert [event.near_duplicates for event in ingested(events)] == [0, 8]
+    assert [event.amount.documents for event in ingested(events)] == [20, 28]
+    (succeeded,) = [event for event in events if isinstance(event, StageSucceeded)]
+    assert succeeded.metrics["near_duplicates"] == 8.0
+
+    past = (Shard(position=1, domain="prose", manifest=ingested(events)[0].manifest),)
+    (again,) = ingested(run_stage("ingest", 2, arrivals=(second,), past=past))
+    assert (again.near_duplicates, again.manifest) == (8, ingested(events)[1].manifest)
+
+
+def test_groups_and_settings_of_the_data_are_heeded(
+    state: Path, run_stage: Run, arrive: Arrive, make_base_plan: Callable[..., Plan]
+) -> None:
+    """Text and group lie in the fields that the configuration names, and its share is held out."""
+    arrival = arrive("a", [])
+    rows = [{"body": f"document {number} of someone", "author": number % 10} for number in range(200)]
+    Path(arrival.path).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arrival = msgspec.structs.replace(arrival, bytes=0)
+    data = DataSettings(text="body", group="author", held_out=0.4)
+    plan = msgspec.structs.replace(make_base_plan(), data=data)
+    (event,) = ingested(run_stage("ingest", arrivals=(arrival,), plan=plan))
+
+    train, held_out = (
+        {int(text.split()[1]) % 10 for text in text_of(Part(state / event.manifest, part))}
+        for part in ("train", "held_out")
+    )
+    assert sorted(train | held_out) == list(range(10))
+    assert not train & held_out
+    assert 2 <= len(held_out) <= 6
+
+
+def test_records_of_a_module_are_examples(
+    state: Path, run_stage: Run, arrive: Arrive, make_base_plan: Callable[..., Plan]
+) -> None:
+    """Rows are kept whole and counted as what is trained on; no tokenizer is asked for."""
+    arrival = arrive("a", [])
+    rows = [{"x": [number, 0], "y": 1} for number in range(50)]
+    Path(arrival.path).write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0]]))
+    plan = msgspec.structs.replace(make_base_plan(), model=ModelSettings(kind="module", factory="a:b"))
+    (event,) = ingested(run_stage("ingest", arrivals=(msgspec.structs.replace(arrival, bytes=0),), plan=plan))
+
+    train = Part(state / event.manifest, "train")
+    assert json.loads(bytes(train.document(0))) in rows
+    assert event.amount.tokens == len(train) < event.amount.documents == 50
+    assert (event.duplicates, event.near_duplicates) == (1, 0)
+    assert not (state / "tokenizers").exists()
+
+
+def test_what_is_stopped_in_the_middle_leaves_nothing(
+    state: Path, place: Callable[..., Path], arrive: Arrive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked to stop while it tokenises, the stage leaves neither a shard nor a part of one."""
+    arrival = arrive("a", [f"document number {number}" for number in range(100)])
+    folder = place("ingest", arrivals=(arrival,))
+    opened: list[str] = []
+    first = Output.__init__
+
+    def open_(self: Output, path: Path) -> None:
+        opened.append(path.name)
+        (folder / "stop").write_text("cancel")
+        first(self, path)
+
+    monkeypatch.setattr(Output, "__init__", open_)
+    execute(folder)
+
+    assert opened
+    assert [path.name for path in (state / "shards").rglob("*") if path.is_file()] == []
+    assert not list((state / "shards").rglob("*.tmp"))
+
+
+def test_a_trained_tokenizer_stays(
+    state: Path, run_stage: Run, arrive: Arrive, make_documents: Documents, make_base_plan: Callable[..., Plan]
+) -> None:
+    """The first run trains one; what arrives later becomes tokens of the same, and other settings are refused."""
+    tokenizer = TokenizerSettings(kind="train", vocabulary=270)
+    plan = msgspec.structs.replace(make_base_plan(), model=ModelSettings(preset="micro", tokenizer=tokenizer))
+    first, later = arrive("a", make_documents("prose", 30)), arrive("b", make_documents("code", 30), position=2)
+    (event,) = ingested(run_stage("ingest", arrivals=(first,), plan=plan))
+    past = (Shard(position=1, domain="prose", manifest=event.manifest),)
+    (after,) = ingested(run_stage("ingest", 2, arrivals=(later,), past=past, plan=plan))
+
+    manifests = [read_manifest(state / each.manifest) for each in (event, after)]
+    assert manifests[0].tokenizer == manifests[1].tokenizer
+    assert (state / "tokenizers" / f"{manifests[0].tokenizer}.json").exists()
+    assert event.amount.tokens < event.amount.bytes
 
 
 def test_all_duplicates_and_all_rejected(run_stage: Run, arrive: Arrive) -> None:

@@ -1,13 +1,17 @@
 """Probe, evaluate and promote: what is measured, and what is published."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
+from safetensors.torch import load_file, save_file
 
 from daemon.core.events import (
     AnyEvent,
+    Lengths,
     ModelEvaluated,
     ModelPromoted,
     ProbeMeasured,
@@ -15,8 +19,11 @@ from daemon.core.events import (
     StageSucceeded,
 )
 from daemon.core.plans import Plan
+from stages.probe import lengths, near_duplicates, together
 from stages.run_folder import Champion, Shard
 from stages.training.checkpoint import verify
+from stages.training.files import MANIFEST, MODEL, stamp
+from stages.training.manifests import Manifest
 
 Run = Callable[..., list[AnyEvent]]
 Place = Callable[..., Path]
@@ -30,12 +37,47 @@ def plan(make_increment_plan: Callable[..., Plan], champion: Champion) -> Plan:
 
 
 def test_probe_without_a_champion(run_stage: Run, new: Shards) -> None:
-    """There is nothing to measure before the first model."""
+    """Before the first model there is no loss to measure, and still the documents are described."""
     _, measured, ended = run_stage("probe", run="p-3", new=new)
 
     assert isinstance(measured, ProbeMeasured)
     assert (measured.new, measured.past, measured.shift) == ({}, {}, None)
+    assert (measured.shift_low, measured.shift_high) == (None, None)
+    assert measured.near_duplicates == {"code": 0.0}
+    assert measured.lengths["code"].documents == 60
+    assert measured.lengths["code"].ascii == 1.0
     assert isinstance(ended, StageSucceeded)
+
+
+def test_arrivals_of_a_domain_are_described_together() -> None:
+    """Shares count by bytes, the mean and the median by documents; the longest is the longest of all."""
+    one = Lengths(documents=1, mean=1000.0, median=1000.0, longest=1000, ascii=1.0, whitespace=0.1, digits=0.0)
+    many = Lengths(documents=9, mean=1000 / 3, median=300.0, longest=700, ascii=0.5, whitespace=0.3, digits=0.2)
+
+    assert together([one]) == one
+    both = together([one, many])
+    assert (both.documents, both.mean, both.median, both.longest) == (10, 400.0, 300.0, 1000)
+    assert (both.ascii, both.whitespace, both.digits) == pytest.approx((0.625, 0.25, 0.15))
+
+
+def test_what_ingest_did_not_count_is_not_told() -> None:
+    """One shard of an earlier release is enough to leave out the near-duplicates and the lengths of its domain."""
+    lengths_of = Lengths(documents=8, mean=9.0, median=9.0, longest=9, ascii=1.0, whitespace=0.1, digits=0.0)
+    old = Manifest(
+        source_sha256="0" * 64,
+        domain="a",
+        train_documents=7,
+        train_tokens=70,
+        held_out_documents=1,
+        held_out_tokens=10,
+        text_bytes=72,
+        duplicates=0,
+        files={},
+    )
+    new = msgspec.structs.replace(old, near_duplicates=2, lengths=lengths_of)
+
+    assert near_duplicates({"a": [new, new], "b": [new, old]}) == {"a": 0.25}
+    assert lengths({"a": [new], "b": [new, old]}) == {"a": lengths_of}
 
 
 def test_probe_sees_the_shift(run_stage: Run, champion: Champion, new: Shards, past: Shards) -> None:
@@ -49,6 +91,9 @@ def test_probe_sees_the_shift(run_stage: Run, champion: Champion, new: Shards, p
     assert far.shift > 0.2
     assert far.shift == pytest.approx(far.new["code"].mean - far.past["prose"].mean)
     assert near.shift == 0.0
+    assert far.shift_low is not None
+    assert far.shift_high is not None
+    assert far.shift_low < far.shift < far.shift_high
 
 
 def test_a_run_from_training_to_promotion(
@@ -81,7 +126,7 @@ def test_a_run_from_training_to_promotion(
     assert promoted.parent == 1
     assert promoted.losses == {domain: each.candidate.mean for domain, each in evaluated.domains.items()}
     target = trained_state / promoted.path
-    assert {"config.json", "model.safetensors", "tokenizer.json", "manifest.json", "trunk"} == {
+    assert {"config.json", "model.safetensors", "tokenizer.json", "manifest.json", "trunk"} <= {
         path.name for path in target.iterdir()
     }
     verify(target, promoted.sha256)
@@ -133,6 +178,26 @@ def test_a_changed_champion_is_never_measured(
 
     assert isinstance(failed, StageFailed)
     assert failed.failure == "bad_checkpoint"
+
+
+def test_a_candidate_with_a_broken_weight_is_refused(
+    trained_state: Path, run_stage: Run, champion: Champion, new: Shards
+) -> None:
+    """A number that is not finite is enough, also in the embedding of a byte that no text has."""
+    candidate = trained_state / "runs" / "p-1" / "train" / "1" / "candidate"
+    weights = load_file(candidate / MODEL)
+    weights["model.embed_tokens.weight"][255, 0] = math.inf
+    save_file(weights, candidate / MODEL, {"format": "pt"})
+    manifest = json.loads((candidate / MANIFEST).read_bytes())
+    manifest["files"][MODEL] = msgspec.to_builtins(stamp(candidate / MODEL))
+    (candidate / MANIFEST).write_text(json.dumps(manifest))
+    done = {"train": str(candidate.parent)}
+    failed = run_stage("evaluate", 2, run="p-3", done=done, champion=champion, new=new)[-1]
+
+    assert isinstance(failed, StageFailed)
+    assert failed.failure == "not_finite"
+    assert "1 of the" in failed.message
+    assert "model.embed_tokens.weight" in failed.message
 
 
 @pytest.mark.parametrize("stage", ["evaluate", "promote"])

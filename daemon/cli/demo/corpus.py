@@ -54,13 +54,13 @@ class Module(msgspec.Struct, frozen=True, kw_only=True):
 def prose(stdlib: Path, budget: int) -> Corpus:
     """Return docstrings and comments of the library's modules."""
     told = "the docstrings and comments of Python's standard library"
-    return Corpus(domain="prose", told=told, documents=_take(_library(stdlib), prose_of, budget))
+    return Corpus(domain="prose", told=told, documents=_take(library(stdlib), prose_of, budget))
 
 
 def code(stdlib: Path, budget: int) -> Corpus:
     """Return the library's code without docstrings and comments."""
     told = "the code of Python's standard library, without docstrings and comments"
-    return Corpus(domain="code", told=told, documents=_take(_library(stdlib), code_of, budget))
+    return Corpus(domain="code", told=told, documents=_take(library(stdlib), code_of, budget))
 
 
 def tests(stdlib: Path, budget: int) -> Corpus:
@@ -124,7 +124,8 @@ def source_of(module: Module) -> str:
     return "\n".join(module.lines).strip()
 
 
-def _library(stdlib: Path) -> Iterator[tuple[str, Path]]:
+def library(stdlib: Path) -> Iterator[tuple[str, Path]]:
+    """Yield names and paths of the library's own modules, in the order of the hashes of their names."""
     return _sources(stdlib, lambda parts: not LEFT_OUT.intersection(parts) and not parts[0].startswith("config-"))
 
 

@@ -112,7 +112,7 @@ def start_over(configuration: Configuration) -> list[Path]:
     _no_stage(configuration)
     journal = configuration.journal
     doomed = [journal.with_name(journal.name + end) for end in ("", "-wal", "-shm", ".lock", ".mlflow.lock")]
-    doomed += [configuration.state / name for name in ("runs", "shards", "models", "mlflow.cursor")]
+    doomed += [configuration.state / name for name in ("runs", "shards", "tokenizers", "models", "mlflow.cursor")]
     doomed += [*configuration.spools, *configuration.roots]
     if configuration.tracking_uri and configuration.tracking_uri.startswith("sqlite:///"):
         store = Path(configuration.tracking_uri.removeprefix("sqlite:///"))

@@ -7,7 +7,7 @@ from pathlib import Path
 from daemon.cli.demo.screen import Screen
 from daemon.cli.demo.steps import settled
 from daemon.cli.output import seconds
-from daemon.cli.words import plan
+from daemon.cli.words import plan, shift, unmeasured
 from daemon.core.events import (
     AnyEvent,
     DataIngested,
@@ -129,9 +129,8 @@ class Watch:
             case DataRejected():
                 self._screen.say(f"  An arrival of {event.domain} cannot be used: {event.message}", "red")
             case ProbeMeasured():
-                self._told["probe"] = (
-                    "no champion yet" if event.shift is None else f"shift {event.shift:+.3f} nats/byte"
-                )
+                measured = unmeasured(event) if event.shift is None else f"shift {shift(event, 3)} nats/byte"
+                self._told["probe"] = measured
             case ModelEvaluated():
                 self._told["evaluate"] = ", ".join(
                     f"{domain} {each.candidate.mean:.3f}" for domain, each in sorted(event.domains.items())
@@ -157,6 +156,7 @@ def numbers(metrics: dict[str, float]) -> str:
     told = [f"loss {metrics['loss']:.3f}"] if "loss" in metrics else []
     told += [f"rate {metrics['learning_rate']:.1e}"] if "learning_rate" in metrics else []
     told += [f"{metrics['tokens_per_second']:,.0f} tok/s"] if metrics.get("tokens_per_second") else []
+    told += [f"{seconds(metrics['seconds_left'])} left"] if metrics.get("seconds_left") else []
     return "  ".join(told)
 
 
@@ -164,5 +164,5 @@ def ended(event: StageSucceeded) -> str:
     """Return what a stage that succeeded says at its end."""
     metrics = event.metrics
     if "tokens_per_second" in metrics:
-        return f"loss {metrics.get('loss', 0.0):.3f}  {metrics['tokens_per_second']:,.0f} tok/s"
+        return numbers({name: value for name, value in metrics.items() if name in {"loss", "tokens_per_second"}})
     return seconds(event.seconds)

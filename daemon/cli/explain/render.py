@@ -6,13 +6,15 @@ from rich.console import RenderableType
 
 from daemon.cli.explain.why import Opinion, Why
 from daemon.cli.output import NOTHING, columns, commands, count, facts, heading, seconds, size, when
-from daemon.core.events import Comparison, Loss, Numbers, Scalar
-from daemon.core.plans import Amounts, Length, Plan, Schedule, Training, learning_rate, steps, tokens
+from daemon.cli.words import shift, unmeasured
+from daemon.core.events import Comparison, Loss, Numbers, ProbeMeasured, Scalar
+from daemon.core.plans import Amounts, Length, Plan, Prediction, Schedule, Training, learning_rate, steps, tokens
+from daemon.core.plans.planner import outcome
 from daemon.story import Arrived, Attempt, Decided, StageTold, Story
 
 BARS = "▁▂▃▄▅▆▇█"
 CURVE_WIDTH = 48
-UNIT = "Losses are in nats per byte of held-out text (lower is better), with 95 % intervals over documents."
+UNIT = "Losses are in {unit}, held out (lower is better), with 95 % intervals over documents."
 BOUNDS = {
     "tokens": ("tokens", "at least"),
     "age_seconds": ("age_seconds", "at least"),
@@ -21,6 +23,8 @@ BOUNDS = {
     "gain": ("min_gain", "at least"),
     "without_progress": ("retries", "at most"),
     "failures": ("ceiling", "at most"),
+    "law_runs": ("law_runs", "at least"),
+    "law_error": ("law_error", "at most"),
 }
 """An input → the threshold it is held against, and how."""
 WORDS = (
@@ -110,9 +114,36 @@ def plan_rows(plan: Plan, planned_by: Decided | None) -> list[tuple[str, str]]:
         ("optimiser", "state kept from the trunk" if training.optimiser == "keep" else "state reset"),
         ("positions", ", ".join(f"({span.after}, {span.upto}]" for span in plan.spans) or NOTHING),
     ]
+    if plan.prediction is not None:
+        rows.append(("expected", expectation(plan.prediction)))
     if planned_by is not None:
         rows.append(("fixed by", _sentence(planned_by)))
     return rows
+
+
+def expectation(prediction: Prediction) -> str:
+    """Return in words what the planner's law expected of a run, and how far it is to be trusted."""
+    law = prediction.law
+    error = "too few to tell its error" if law.error is None else f"error {law.error:.3f}"
+    old = ""
+    if prediction.old is not None and prediction.forgetting is not None:
+        old = f"old domains {prediction.old:.3f} ({prediction.forgetting:+.3f}), "
+    new = f"new ones {prediction.new:.3f} ({-prediction.gain:+.3f})"
+    return f"{old}{new} nats per byte, by the law of {count(law.runs, 'run')}, {error}"
+
+
+def surprises(plan: Plan, evaluation: Mapping[str, Comparison]) -> Iterator[str]:
+    """Yield how far the change of the mean losses was from what the law expected."""
+    if plan.prediction is None:
+        return
+    lost, won = outcome(plan, evaluation)
+    for part, sign, before, after in (
+        ("old", 1, plan.prediction.forgetting, lost),
+        ("new", -1, plan.prediction.gain, won),
+    ):
+        if before is not None and after is not None:
+            told = f"expected {sign * before:+.4f}, came {sign * after:+.4f}"
+            yield f"  {part} domains: {told}, off by {abs(after - before):.4f}"
 
 
 def schedule_words(schedule: Schedule) -> str:
@@ -281,6 +312,8 @@ def _stage_rows(told: Story, stage: StageTold) -> list[tuple[str, str]]:
     for attempt in stage.attempts:
         name = stage.stage if attempt.number == 1 else f"{stage.stage} #{attempt.number}"
         rows.append((name, _attempt(told, stage.stage, attempt)))
+    if stage.stage == "probe" and told.probe is not None:
+        rows += [("", line) for line in documents(told.probe)]
     return rows
 
 
@@ -290,16 +323,33 @@ def _attempt(told: Story, stage: str, attempt: Attempt) -> str:
     text = words.get(attempt.outcome, f"{attempt.outcome} after{took}: {attempt.message}")
     metrics = attempt.metrics
     if stage == "probe" and told.probe is not None and attempt.outcome == "succeeded":
-        shift = told.probe.shift
-        measured = "there was no champion to compare with"
-        if shift is not None:
-            measured = f"the champion's loss on the new data is {shift:+.4f} nats per byte against the old (the shift)"
+        measured = f"there was {unmeasured(told.probe)}"
+        if told.probe.shift is not None:
+            far = f"{shift(told.probe)} {told.plan.model.unit}"
+            measured = f"the champion's loss on the new data is {far} against the old's"
+            measured += " (the shift, with its 95 % interval)" if told.probe.shift_low is not None else " (the shift)"
         text += f": {measured}"
     if stage == "train" and "tokens" in metrics:
         text += f": {metrics['tokens']:,.0f} tokens, {metrics.get('tokens_per_second', 0):,.0f} a second"
         if metrics.get("resumed_at"):
             text += f", resumed after step {metrics['resumed_at']:,.0f}"
+        if metrics.get("skipped"):
+            text += f", {metrics['skipped']:,.0f} steps left out"
     return text
+
+
+def documents(probe: ProbeMeasured) -> Iterator[str]:
+    """Yield what the new documents of each domain are like, and how many of them nearly are known ones."""
+    for domain in sorted({*probe.lengths, *probe.near_duplicates}):
+        told = []
+        if domain in probe.lengths:
+            each = probe.lengths[domain]
+            shares = f"{each.ascii:.1%} ASCII, {each.whitespace:.1%} white space, {each.digits:.1%} digits"
+            lengths = f"median {size(each.median)}, mean {size(each.mean)}, longest {size(each.longest)}"
+            told.append(f"{count(each.documents, 'document')}, {lengths}; {shares}")
+        if domain in probe.near_duplicates:
+            told.append(f"near-duplicates {probe.near_duplicates[domain]:.1%}")
+        yield f"{domain}: {'; '.join(told)}"
 
 
 def _brought(told: Story) -> Iterator[RenderableType]:
@@ -308,7 +358,8 @@ def _brought(told: Story) -> Iterator[RenderableType]:
     rows = comparison_rows(told.plan, told.evaluation)
     headings = ("domain", "part", "before", "after", "difference [95 % interval]")
     yield columns(headings, rows, numbers=(2, 3, 4))
-    yield UNIT
+    yield from surprises(told.plan, told.evaluation)
+    yield UNIT.format(unit=told.plan.model.unit)
 
 
 def _judged(told: Story) -> Iterator[RenderableType]:

@@ -132,6 +132,11 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
     path: str | None = None
     factory: str | None = None
 
+    @property
+    def unit(self) -> str:
+        """What losses of this model are counted in, for people."""
+        return "loss per example" if self.kind == "module" else "nats per byte"
+
 
 class DataSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How arrivals are read: the fields (of JSONL and Parquet) with the text and with what documents belong together.

@@ -24,7 +24,7 @@ class Front:
         self._state = configuration.state
         self._secure = http.tls is not None
         self._tokens = check(configuration)
-        door = Door(pipelines=dict(configuration.settings.pipelines), roots=configuration.roots)
+        door = Door(pipelines=dict(configuration.settings.pipelines), roots=configuration.all_roots)
         made = application(desk, door, self._tokens, release=release, count=count)
         self._handle: Handle = serve(made, http.host, http.port, certificate=_certificate(configuration))
         if not http.local and not configuration.tokens:

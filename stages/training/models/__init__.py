@@ -3,15 +3,25 @@
 from daemon.core.errors import StageError
 from stages.base import Context
 from stages.training.models.base import Adapter
+from stages.training.tokenizers import tokenizer_of
 
-KINDS = ("llama",)
+KINDS = ("llama", "hf", "module")
 
 
 def adapter_of(context: Context) -> Adapter:
     """Return the adapter of the run's model; raises StageError (user_error) for a kind that is not known."""
-    kind = context.specification.plan.model.kind
+    settings, training = context.specification.plan.model, context.specification.plan.training
+    kind = settings.kind
     if kind == "llama":
         from stages.training.models.llama import Llama
 
-        return Llama(context.specification.plan.model)
+        return Llama(settings, tokenizer_of(context), training.context)
+    if kind == "hf":
+        from stages.training.models.hf import Hf
+
+        return Hf(settings, tokenizer_of(context), training.context)
+    if kind == "module":
+        from stages.training.models.module import Module
+
+        return Module(settings)
     raise StageError("user_error", f"Model kind {kind!r} is not known; known kinds: {', '.join(KINDS)}.")

@@ -34,6 +34,12 @@ class Adapter(Protocol):
     def weights(self, model: nn.Module) -> dict[str, Tensor]:
         """Return what model.safetensors holds, by name; shared tensors once."""
 
+    def recompute(self, model: nn.Module) -> None:
+        """Have activations computed again in the backward pass instead of kept; before the model is wrapped.
+
+        Raises StageError (user_error) for a model that has no way to.
+        """
+
     def collate(self, rows: Sequence[Row], device: torch.device) -> object:
         """Return the rows as `row_losses` takes them."""
 

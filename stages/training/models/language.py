@@ -27,8 +27,13 @@ class Language:
         return cast("Tensor", model(tokens))
 
     def weights(self, model: nn.Module) -> dict[str, Tensor]:
-        """Return the weights by name."""
-        return model.state_dict()
+        """Return the weights by name; one that is shared, by the first of its names."""
+        names = {name for name, _ in (*model.named_parameters(), *model.named_buffers())}
+        return {name: tensor for name, tensor in model.state_dict().items() if name in names}
+
+    def recompute(self, model: nn.Module) -> None:
+        """Have activations computed again in the backward pass instead of kept."""
+        model.recompute = True  # type: ignore[assignment]
 
     def collate(self, rows: Sequence[Row], device: torch.device) -> object:
         """Return (B, T + 1) tokens."""

@@ -1,6 +1,7 @@
 """Taking a backup: what is in it, what keeps it from being taken, and that it is whole or not there."""
 
 import fcntl
+import hashlib
 import os
 import shutil
 import signal
@@ -54,6 +55,20 @@ def test_a_backup_holds_what_the_state_needs(disk: Disk, take_backup: "Take", tm
     assert manifest.reducer == REDUCER_VERSION
     assert manifest == read_manifest(tmp_path / "copy")
     assert check(tmp_path / "copy") == (manifest, [])
+
+
+def test_tokenizers_are_saved_as_their_names_say(disk: Disk, take_backup: "Take", tmp_path: Path) -> None:
+    """Shards are nothing without the tokenizer that they were made with; a damaged one is told."""
+    folder = disk.state_folder / "tokenizers"
+    folder.mkdir()
+    name = f"{hashlib.sha256(b'{}').hexdigest()}.json"
+    (folder / name).write_bytes(b"{}")
+    (folder / f".{name}.1.tmp").write_bytes(b"{")
+    take_backup(tmp_path / "copy")
+    assert {each for each in names(tmp_path / "copy") if "tokenizers" in each} == {f"state/tokenizers/{name}"}
+    (folder / name).write_bytes(b"[]")
+    with pytest.raises(JournalError, match="is damaged"):
+        take_backup(tmp_path / "other")
 
 
 def test_outcome_lines_beyond_the_journal_are_left_out(disk: Disk, take_backup: "Take", tmp_path: Path) -> None:

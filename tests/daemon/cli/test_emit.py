@@ -7,15 +7,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
+import msgspec
 import pytest
 
 from daemon.cli.delivery import Answer, CloudEvent, Delivered, await_answer, deliver, envelope, find_answer
+from daemon.cli.emit import described_elsewhere, format_of
 from daemon.cli.post import Target
 from daemon.cli.request import ELSEWHERE, MEANINGS
+from daemon.core.errors import RewarmError
 from daemon.core.events import DataArrived, InputRejected, OperatorRequested, Verb
 from daemon.door import Door, Letter
 from daemon.journal.base import Cursor
 from daemon.journal.memory import MemoryJournal
+from stages.roots import Remote
+from stages.training.reading import Unusable
 
 if TYPE_CHECKING:
     from daemon.config import Configuration
@@ -58,6 +63,14 @@ def test_a_file_becomes_a_cloud_event_with_size_and_hash(
         "bytes": arrival.stat().st_size,
         "sha256": hashlib.sha256(arrival.read_bytes()).hexdigest(),
     }
+
+
+def test_tokens_may_be_announced(rewarm: "Command", configuration: "Configuration", arrival: Path) -> None:
+    """Examples of a module are fewer than their bytes: whoever sends them can say how many."""
+    assert rewarm("emit", "data", "docs-lm", str(arrival), "--domain", "manuals", "--tokens", "7").code == 0
+    (event,) = spooled(configuration)
+    assert isinstance(event["data"], dict)
+    assert event["data"]["tokens"] == 7
 
 
 def test_what_is_sent_passes_the_daemons_door(rewarm: "Command", configuration: "Configuration", arrival: Path) -> None:
@@ -139,6 +152,61 @@ def test_a_file_outside_the_roots_is_sent_with_a_warning(
     assert code == 0
     assert "outside the configured roots" in err
     assert len(spooled(configuration)) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("a.jsonl", "jsonl"),
+        ("a.jsonl.gz", "jsonl"),
+        ("a.jsonl.zst", "jsonl"),
+        ("A.TXT", "text"),
+        ("a.md.gz", "text"),
+        ("a.parquet", "parquet"),
+        ("a.pq", "parquet"),
+        ("a.gz", "jsonl"),
+        ("a", "jsonl"),
+        ("s3://bucket/in/a.txt.zst", "text"),
+    ],
+)
+def test_a_name_tells_the_format(name: str, wanted: str) -> None:
+    """By its ending, behind that of a compression."""
+    assert format_of(name) == wanted
+
+
+def test_a_url_is_described_by_its_store(configuration: "Configuration", monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its size is asked for below a configured root alone; a store that refuses is told."""
+    asked: list[tuple[str, Remote]] = []
+    remote = Remote(url="s3://bucket/in")
+
+    def size_of(url: str, root: Remote) -> int:
+        asked.append((url, root))
+        return 7
+
+    monkeypatch.setattr("stages.training.reading.remote.size_of", size_of)
+    far = msgspec.structs.replace(configuration, remotes=(remote,))
+
+    told = json.loads(described_elsewhere(far, "s3://bucket/in/a.parquet", "manuals"))
+    assert told == {"uri": "s3://bucket/in/a.parquet", "domain": "manuals", "format": "parquet", "bytes": 7}
+    assert asked == [("s3://bucket/in/a.parquet", remote)]
+    assert "bytes" not in json.loads(described_elsewhere(far, "s3://other/a.parquet", "manuals"))
+    assert len(asked) == 1
+
+    def gone(url: str, _: Remote) -> int:
+        raise Unusable("vanished", f"{url} is not there (any more).")
+
+    monkeypatch.setattr("stages.training.reading.remote.size_of", gone)
+    with pytest.raises(RewarmError, match="not there"):
+        described_elsewhere(far, "s3://bucket/in/a.parquet", "manuals")
+
+
+def test_a_url_below_no_root_is_sent_with_a_warning(rewarm: "Command", configuration: "Configuration") -> None:
+    """As a file is: the configuration may change until the daemon reads it."""
+    code, _, err = rewarm("emit", "data", "docs-lm", "s3://bucket/in/a.jsonl", "--domain", "manuals")
+    assert code == 0
+    assert "would be refused" in err
+    (event,) = spooled(configuration)
+    assert event["data"] == {"uri": "s3://bucket/in/a.jsonl", "domain": "manuals", "format": "jsonl"}
 
 
 def test_only_whole_files_appear(configuration: "Configuration", monkeypatch: pytest.MonkeyPatch) -> None:

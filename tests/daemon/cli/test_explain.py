@@ -5,9 +5,10 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
 from daemon.cli.explain import following
-from daemon.cli.explain.render import compared, sparkline
+from daemon.cli.explain.render import compared, plan_rows, sparkline, surprises
 from daemon.cli.explain.why import look
 from daemon.cli.plan import foresee
 from daemon.core.errors import RewarmError
@@ -19,7 +20,7 @@ from daemon.core.events import (
     StageInterrupted,
     StageStarted,
 )
-from daemon.core.plans import Schedule, Training
+from daemon.core.plans import Law, Prediction, Schedule, Training
 from daemon.core.state import State
 from daemon.journal.sqlite import open_reader
 from daemon.story import Story, tell
@@ -305,3 +306,25 @@ def test_numbers_stand_beside_their_bounds() -> None:
         "shift 0.5000 (weak below 0.0200, strong from 0.7000)",
         "tokens 5 (at least 10)",
     ]
+
+
+def test_what_was_expected_stands_beside_what_came(trained: "Chronicle") -> None:
+    """The plan's row tells the law's losses and its error, and the evaluation how far they were off."""
+    story = told(trained, champion(trained))
+    law = Law(runs=4, error=0.0123)
+    prediction = Prediction(old=1.25, new=2.5, law=law, forgetting=0.01, gain=0.75)
+    plan = replace(story.plan, prediction=prediction)
+
+    rows = dict(plan_rows(plan, None))
+    assert rows["expected"] == (
+        "old domains 1.250 (+0.010), new ones 2.500 (-0.750) nats per byte, by the law of 4 runs, error 0.012"
+    )
+    assert list(surprises(plan, story.evaluation)) == [
+        "  old domains: expected +0.0100, came +0.0040, off by 0.0060",
+        "  new domains: expected -0.7500, came -0.8000, off by 0.0500",
+    ]
+    young = replace(prediction, old=None, forgetting=None, law=Law(runs=1, error=None))
+    words = dict(plan_rows(replace(plan, prediction=young), None))["expected"]
+    assert words == "new ones 2.500 (-0.750) nats per byte, by the law of 1 run, too few to tell its error"
+    assert "expected" not in dict(plan_rows(story.plan, None))
+    assert not list(surprises(story.plan, story.evaluation))

@@ -42,7 +42,7 @@ instants = st.integers(-100, 100).map(lambda seconds: INSTANT + timedelta(second
 numbers = st.sampled_from([0.0, 0.01, 0.5, 1.0, -1.0, 1e9])
 
 
-def values(kind: Any, name: str = "") -> st.SearchStrategy[Any]:  # noqa: ANN401, PLR0911 - one return a type
+def values(kind: Any, name: str = "") -> st.SearchStrategy[Any]:  # noqa: ANN401, PLR0911, C901 - one return a type
     """Make values of a type; words and small numbers are those that the worlds of these tests know."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Annotated:

@@ -3,21 +3,29 @@
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from daemon.core.events import (
+    Comparison,
     DataArrived,
     DataIngested,
     DataRejected,
     DataWithdrawn,
+    Loss,
+    ModelEvaluated,
+    ModelPromoted,
     ModelRolledBack,
     OperatorRequested,
+    PlanFixed,
+    ProbeMeasured,
     RunSucceeded,
     StageSucceeded,
 )
 from daemon.core.plans import Checkpoint, Span
 from daemon.core.state import Model, Run
-from daemon.dispatch.specification import attempt_folder, specify
+from daemon.dispatch.specification import HISTORY, attempt_folder, specify
+from stages.roots import Remote
 from stages.run_folder import Specification
 
 Build = Any
@@ -145,6 +153,20 @@ def test_a_uri_outside_the_roots_is_left_for_ingest_to_refuse(build: Build, book
     assert arrival.path == "/elsewhere/a"
 
 
+def test_roots_elsewhere_are_handed_on_without_secrets(build: Build, book: Book, tmp_path: Path) -> None:
+    """An arrival below one keeps its url; the specification names the credentials' file, and survives its JSON."""
+    position = book.write(arrived("s3://bucket/in/a.jsonl"))
+    made = build.pipeline(build.run(plan=build.plan((0, position))))
+    assert made.active
+    assert made.active.order
+    remote = Remote(url="s3://bucket/in", credentials="/secrets/s3.json")
+    told = specify(book, made, made.active.order, state=Path("/state"), roots=(tmp_path, remote), threads=1)
+    assert [arrival.path for arrival in told.arrivals] == ["s3://bucket/in/a.jsonl"]
+    again = msgspec.json.decode(msgspec.json.encode(told), type=Specification)
+    assert again.roots == (str(tmp_path), remote)
+    assert again.folders == (str(tmp_path),)
+
+
 def test_new_shards_are_those_of_the_run(build: Build, book: Book, tmp_path: Path) -> None:
     """The last word of its own ingest counts, another run's does not; withdrawn ones are left out."""
     book.write(ingested(build, 1, manifest="shards/old"))
@@ -252,3 +274,58 @@ def test_a_pipeline_without_a_run_has_nothing_to_specify(build: Build, book: Boo
     """It is an error of the caller."""
     with pytest.raises(ValueError, match="no active run"):
         specify(book, build.pipeline(active=None), build.order(), state=tmp_path, roots=(), threads=0)
+
+
+def measured(build: Build, book: Book, run: str, loss: float = 1.0, kind: str = "increment") -> None:
+    """Write what a run's plan, probe and evaluation told."""
+    flat = Loss(mean=loss, low=loss, high=loss, documents=1, bytes=1)
+    plan = msgspec.structs.replace(build.plan((0, 1)), kind=kind)
+    book.write(PlanFixed(run=run, plan=plan))
+    book.write(ProbeMeasured(run=run, stage="probe", attempt=1, new={"prose": flat}, past={"code": flat}))
+    candidate = Checkpoint(path="c", sha256=build.sha)
+    domains = {"prose": Comparison(candidate=flat, champion=flat, difference=flat)}
+    book.write(ModelEvaluated(run=run, stage="evaluate", attempt=1, domains=domains, candidate=candidate))
+
+
+def promoted(build: Build, book: Book, version: int, losses: dict[str, float]) -> None:
+    """Write that a model was published."""
+    trunk = Checkpoint(path="t", sha256=build.sha)
+    event = ModelPromoted(
+        run=f"p-{version}",
+        stage="promote",
+        attempt=1,
+        model_version=version,
+        path=f"v{version}",
+        sha256=build.sha,
+        trunk=trunk,
+        parent=None,
+        spans=(),
+        losses=losses,
+    )
+    book.write(event)
+
+
+def test_a_probe_is_told_what_became_of_past_increments(build: Build, book: Book, tmp_path: Path) -> None:
+    """Those that were measured before and after, with the lowest losses known by then; no other stage is told."""
+    promoted(build, book, 1, {"code": 1.5})
+    measured(build, book, "p-2", 1.2)
+    promoted(build, book, 2, {"code": 1.4, "prose": 1.1})
+    promoted(build, book, 3, {"code": 1.6})
+    measured(build, book, "p-4", 1.3)
+    measured(build, book, "p-5", kind="retrain")
+    book.write(PlanFixed(run="p-6", plan=build.plan((0, 1))))
+    measured(build, book, "p-9")
+    (first, second) = specified(build, book, tmp_path, build.run(build.order(stage="probe"))).history
+    assert (first.run, first.best, first.new["prose"].mean) == ("p-2", {"code": 1.5}, 1.2)
+    assert (second.run, second.best, second.old["code"].mean) == ("p-4", {"code": 1.4, "prose": 1.1}, 1.3)
+    assert second.evaluation["prose"].candidate.mean == 1.3
+    assert specified(build, book, tmp_path, build.run(build.order(stage="train"))).history == ()
+
+
+def test_the_past_that_a_probe_is_told_is_bounded(build: Build, book: Book, tmp_path: Path) -> None:
+    """However long a pipeline lives, the last increments are told, and the whole still is a small file."""
+    for number in range(10, 10 + HISTORY + 3):
+        measured(build, book, f"p-{number}")
+    found = specified(build, book, tmp_path, build.run(build.order(stage="probe")))
+    assert [past.run for past in found.history] == [f"p-{number}" for number in range(13, 13 + HISTORY)]
+    assert len(msgspec.json.encode(found)) < 128 << 10

@@ -9,8 +9,19 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.core.commands import PreemptRun
-from daemon.core.events import Carrier, DataArrived, DecisionMade, ModelEvaluated, Record, RunStarted
-from daemon.core.plans import Amount, Schedule, Start
+from daemon.core.events import (
+    Carrier,
+    Comparison,
+    DataArrived,
+    DecisionMade,
+    Loss,
+    ModelEvaluated,
+    PlanFixed,
+    ProbeMeasured,
+    Record,
+    RunStarted,
+)
+from daemon.core.plans import Amount, Law, Prediction, Schedule, Start
 from daemon.journal.memory import MemoryJournal
 from ops.recording import plots, segments
 from ops.recording.curves import Curves
@@ -158,6 +169,19 @@ def test_a_note_stays_within_what_mlflow_takes(history: Sequence[Record]) -> Non
     assert note([], None) == ""
 
 
+def test_a_note_tells_what_the_probe_measured(history: Sequence[Record]) -> None:
+    """The shift with its interval, and the domains in which documents nearly are known ones."""
+    record = history[0]
+    golden = Path(__file__).parents[2] / "golden" / "events" / "probe.measured.v1.full.json"
+    probe = msgspec.json.decode(golden.read_bytes(), type=ProbeMeasured)
+
+    told = note([replace(record, event=probe)], None)
+    assert "+0.4375 [+0.3981, +0.4771] nats/byte" in told
+    assert "seen before: 5.1% of tests" in told
+    bare = replace(probe, shift_low=None, shift_high=None, near_duplicates={"tests": 0.0})
+    assert note([replace(record, event=bare)], None).endswith("past: +0.4375 nats/byte.")
+
+
 def test_parameters_are_flat_text(history: Sequence[Record]) -> None:
     """A plan's parameters are short names with text; what is not set is left out."""
     plan = next(record.event.plan for record in history if isinstance(record.event, RunStarted))
@@ -176,3 +200,41 @@ def test_an_adoption_says_what_it_took_and_nothing_of_training(history: Sequence
     found = parameters(plan)
     assert (found["folder"], found["kind"]) == ("/inbox/v3", "adopt")
     assert not {"peak", "steps", "optimiser"} & found.keys()
+
+
+def test_a_prediction_is_recorded_beside_its_outcome(
+    history: Sequence[Record], make_reader: Callable[[Sequence[Record]], MemoryJournal], tmp_path: Path
+) -> None:
+    """What the planner's law expected, what came, and how far it was off: as metrics, and in the note."""
+    law = Law(runs=4, error=0.0125)
+    prediction = Prediction(old=1.0, new=2.0, law=law, forgetting=0.25, gain=0.5)
+    fixed = next(at for at, record in enumerate(history) if isinstance(record.event, PlanFixed))
+    event = history[fixed].event
+    assert isinstance(event, PlanFixed)
+    flat = Loss(mean=1.0, low=1.0, high=1.0, documents=1, bytes=1)
+    changes = {"prose": 0.125, "code": -0.25}
+    domains = {
+        name: Comparison(candidate=flat, champion=flat, difference=replace(flat, mean=change))
+        for name, change in changes.items()
+    }
+    tokens = Amount(arrivals=1, tokens=1)
+    plan = replace(event.plan, prediction=prediction, new={"code": tokens}, past={"prose": tokens})
+    told = [*history[:fixed], replace(history[fixed], event=replace(event, plan=plan)), *history[fixed + 1 :]]
+    judged = next(
+        at
+        for at, record in enumerate(told)
+        if isinstance(record.event, ModelEvaluated) and record.event.run == event.run
+    )
+    evaluated = told[judged].event
+    assert isinstance(evaluated, ModelEvaluated)
+    told[judged] = replace(told[judged], event=replace(evaluated, domains=domains))
+    batch = Recording(History(make_reader(told)), tmp_path).batch(told[: judged + 1], 0)
+    metrics = {each.key: each.value for each in batch.contents[run_target("docs-lm", event.run)].metrics}
+    expected = {"expected_forgetting": 0.25, "expected_gain": 0.5, "law_error": 0.0125}
+    came = {"forgetting": 0.125, "gain": 0.25, "forgetting_error": 0.125, "gain_error": 0.25}
+    assert {name: metrics.get(name) for name in {**expected, **came}} == {**expected, **came}
+    text = note([told[fixed], told[judged]], None)
+    assert "law of 4 runs, error 0.013" in text or "law of 4 runs, error 0.012" in text
+    assert "| forgetting | +0.2500 | +0.1250 |" in text
+    assert "| gain | +0.5000 | +0.2500 |" in text
+    assert "| gain | +0.5000 | none |" in note([told[fixed]], None)

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from daemon.core.errors import StageError
+from daemon.core.plans import ModelSettings
 from stages.training.checkpoint import (
     OPTIMISER,
     find_newest,
@@ -18,18 +20,20 @@ from stages.training.checkpoint import (
     save_checkpoint,
     verify,
 )
+from stages.training.encoding import BYTES
 from stages.training.files import MANIFEST, MODEL, digest
-from stages.training.models.decoder import PRESETS, Decoder, initialise
+from stages.training.models.llama import Llama
 from stages.training.optimiser import dump_moments, make_optimiser, set_rate
 
 PLAN = "0" * 64
+ADAPTER = Llama(ModelSettings(preset="micro"), BYTES, 32)
+Trained = tuple[nn.Module, torch.optim.AdamW]
 
 
 @pytest.fixture
-def trained() -> tuple[Decoder, torch.optim.AdamW]:
+def trained() -> Trained:
     """A micro model after one optimiser step."""
-    model = Decoder(PRESETS["micro"])
-    initialise(model, 0)
+    model = ADAPTER.make(0)
     optimiser = make_optimiser(model)
     set_rate(optimiser, 0.01)
     model(torch.arange(10).view(1, 10)).square().mean().backward()
@@ -37,16 +41,16 @@ def trained() -> tuple[Decoder, torch.optim.AdamW]:
     return model, optimiser
 
 
-def save(folder: Path, trained: tuple[Decoder, torch.optim.AdamW], step: int = 1, plan: str = PLAN) -> str:
+def save(folder: Path, trained: Trained, step: int = 1, plan: str = PLAN) -> str:
     """Save a checkpoint of a step."""
-    return save_checkpoint(folder, *trained, step=step, steps=10, seed=0, plan=plan)
+    return save_checkpoint(folder, ADAPTER, *trained, step=step, steps=10, seed=0, plan=plan)
 
 
-def test_what_is_loaded_is_what_was_saved(tmp_path: Path, trained: tuple[Decoder, torch.optim.AdamW]) -> None:
+def test_what_is_loaded_is_what_was_saved(tmp_path: Path, trained: Trained) -> None:
     """Weights and moments come back bit by bit, and saving them again gives the same files."""
     sha256 = save(tmp_path / "a", trained)
     verify(tmp_path / "a", sha256)
-    model = load_model(tmp_path / "a", torch.device("cpu"))
+    model = ADAPTER.load(tmp_path / "a")
     optimiser = make_optimiser(model)
     load_optimiser(tmp_path / "a", model, optimiser)
     before, after = dump_moments(*trained), dump_moments(model, optimiser)
@@ -58,9 +62,7 @@ def test_what_is_loaded_is_what_was_saved(tmp_path: Path, trained: tuple[Decoder
 
 @pytest.mark.parametrize("name", [MODEL, OPTIMISER, "config.json", MANIFEST])
 @pytest.mark.parametrize("data", [b"", b"{}", None])
-def test_damage_is_seen(
-    tmp_path: Path, trained: tuple[Decoder, torch.optim.AdamW], name: str, data: bytes | None
-) -> None:
+def test_damage_is_seen(tmp_path: Path, trained: Trained, name: str, data: bytes | None) -> None:
     """A file that is gone, empty or of other content makes the checkpoint unusable."""
     sha256 = save(tmp_path / "a", trained)
     if data is None:
@@ -73,7 +75,7 @@ def test_damage_is_seen(
     assert caught.value.failure == "bad_checkpoint"
 
 
-def test_one_flipped_bit_is_seen(tmp_path: Path, trained: tuple[Decoder, torch.optim.AdamW]) -> None:
+def test_one_flipped_bit_is_seen(tmp_path: Path, trained: Trained) -> None:
     """The size alone proves nothing."""
     save(tmp_path / "a", trained)
     data = bytearray((tmp_path / "a" / MODEL).read_bytes())
@@ -87,7 +89,7 @@ def test_one_flipped_bit_is_seen(tmp_path: Path, trained: tuple[Decoder, torch.o
 @pytest.mark.parametrize("at", range(1, 6))
 def test_a_full_disk_leaves_the_previous_checkpoint(
     tmp_path: Path,
-    trained: tuple[Decoder, torch.optim.AdamW],
+    trained: Trained,
     monkeypatch: pytest.MonkeyPatch,
     at: int,
 ) -> None:
@@ -112,7 +114,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(
     assert [path.name for path in older.parent.iterdir()] == [older.name]
 
 
-def test_a_real_limit_on_file_size_is_a_full_disk(tmp_path: Path, trained: tuple[Decoder, torch.optim.AdamW]) -> None:
+def test_a_real_limit_on_file_size_is_a_full_disk(tmp_path: Path, trained: Trained) -> None:
     """The system's own refusal in the middle of a file is met the same way."""
     older = tmp_path / "checkpoints" / "step-000000001"
     save(older, trained, 1)
@@ -120,17 +122,20 @@ def test_a_real_limit_on_file_size_is_a_full_disk(tmp_path: Path, trained: tuple
     program = """
 import resource, sys
 from pathlib import Path
-import torch
+from daemon.core.plans import ModelSettings
 from stages.execute import classify
-from stages.training.checkpoint import load_model, load_optimiser, save_checkpoint
+from stages.training.checkpoint import load_optimiser, save_checkpoint
+from stages.training.encoding import BYTES
+from stages.training.models.llama import Llama
 from stages.training.optimiser import make_optimiser
 older = Path(sys.argv[1])
-model = load_model(older, torch.device("cpu"))
+adapter = Llama(ModelSettings(preset="micro"), BYTES, 32)
+model = adapter.load(older)
 optimiser = make_optimiser(model)
 load_optimiser(older, model, optimiser)
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 try:
-    save_checkpoint(older.with_name("step-000000002"), model, optimiser, step=2, steps=9, seed=0, plan="")
+    save_checkpoint(older.with_name("step-000000002"), adapter, model, optimiser, step=2, steps=9, seed=0, plan="")
 except OSError as error:
     print(classify(error))
 """
@@ -143,7 +148,7 @@ except OSError as error:
     assert [path.name for path in older.parent.iterdir()] == [older.name]
 
 
-def test_the_newest_whole_one_of_the_plan_is_found(tmp_path: Path, trained: tuple[Decoder, torch.optim.AdamW]) -> None:
+def test_the_newest_whole_one_of_the_plan_is_found(tmp_path: Path, trained: Trained) -> None:
     """Higher steps win over all attempts; other plans and damaged ones are passed over."""
     first, second = tmp_path / "1", tmp_path / "2"
     save(first / "checkpoints" / "step-000000007", trained, 7)
@@ -162,7 +167,7 @@ def test_the_newest_whole_one_of_the_plan_is_found(tmp_path: Path, trained: tupl
     assert step(tmp_path / "3") is None
 
 
-def test_the_newest_two_are_kept(tmp_path: Path, trained: tuple[Decoder, torch.optim.AdamW]) -> None:
+def test_the_newest_two_are_kept(tmp_path: Path, trained: Trained) -> None:
     """Pruning leaves one to fall back to."""
     for step in (1, 2, 10):
         save(tmp_path / "checkpoints" / f"step-{step:09d}", trained, step)
@@ -171,10 +176,10 @@ def test_the_newest_two_are_kept(tmp_path: Path, trained: tuple[Decoder, torch.o
     assert {path.name for path in tmp_path.glob("checkpoints/*")} == {"step-000000002", "step-000000010"}
 
 
-def test_weights_alone_have_no_moments(tmp_path: Path, trained: tuple[Decoder, torch.optim.AdamW]) -> None:
+def test_weights_alone_have_no_moments(tmp_path: Path, trained: Trained) -> None:
     """To keep an optimiser's state that was never saved is an error, not a silent reset."""
     model, optimiser = trained
-    save_checkpoint(tmp_path / "a", model, None, step=1, steps=1, seed=0, plan=PLAN)
+    save_checkpoint(tmp_path / "a", ADAPTER, model, None, step=1, steps=1, seed=0, plan=PLAN)
 
     with pytest.raises(StageError, match="reset the optimiser") as caught:
         load_optimiser(tmp_path / "a", model, optimiser)
