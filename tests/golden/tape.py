@@ -37,7 +37,7 @@ from daemon.core.events import (
     StageSucceeded,
     Verb,
 )
-from daemon.core.plans import Checkpoint
+from daemon.core.plans import Checkpoint, Law
 from daemon.core.state import Order, Pipeline, Run, State
 from daemon.core.transition import REDUCER_VERSION, evolve
 from daemon.sources import clock
@@ -203,6 +203,7 @@ class Tape:
         pipeline: str = "p",
         *,
         shift: float | None = 0.3,
+        law: Law | None = None,
         differences: dict[str, tuple[float, float, float]] | None = None,
         rejects: Iterable[int] = (),
     ) -> None:
@@ -214,7 +215,7 @@ class Tape:
         elif stage == "probe":
             plan = self.run(pipeline).plan
             new, past = dict.fromkeys(plan.new, _loss(2.5)), dict.fromkeys(plan.past, _loss(2.2))
-            self.stage(ProbeMeasured(**self.names(pipeline), new=new, past=past, shift=shift), pipeline)
+            self.stage(ProbeMeasured(**self.names(pipeline), new=new, past=past, shift=shift, law=law), pipeline)
         elif stage == "train":
             self.checkpoint(100, pipeline)
         elif stage == "evaluate":
@@ -223,10 +224,10 @@ class Tape:
             self._promote(pipeline)
         self.stage(StageSucceeded(**self.names(pipeline), seconds=1.5), pipeline)
 
-    def until(self, stage: str, pipeline: str = "p", *, shift: float | None = 0.3) -> None:
+    def until(self, stage: str, pipeline: str = "p", *, shift: float | None = 0.3, law: Law | None = None) -> None:
         """Let stages succeed until `stage` is ordered."""
         while self.order(pipeline).stage != stage:
-            self.succeed(pipeline, shift=shift)
+            self.succeed(pipeline, shift=shift, law=law)
 
     def finish(self, pipeline: str = "p", differences: dict[str, tuple[float, float, float]] | None = None) -> None:
         """Let stages succeed until the run that is active now is no longer so."""

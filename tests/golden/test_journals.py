@@ -22,7 +22,7 @@ from tests.golden.tape import read
 
 POLICIES: tuple[type[BasePolicy], ...] = get_args(get_args(AnyPolicy)[0])
 VERDICTS = {
-    "rewarm_replay": {"due", "waiting", "blocked", "planned"},
+    "rewarm_replay": {"due", "waiting", "blocked", "planned", "nothing_left"},
     "periodic_retraining": {"due", "waiting", "blocked", "running", "judged", "no_model"},
     "stage_recovery": {"retry", "backing_off", "given_up", "watching", "ending", "replaced_already"}
     | {f"failure_{how}" for how in ("before_start", "elsewhere", "known")}
