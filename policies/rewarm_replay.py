@@ -252,12 +252,12 @@ class RewarmReplay(Starting):
             return self.replay, "the share is configured"
         if run.shift is None:
             return self.mild_replay, f"no shift was measured, so the default of {self.mild_replay:.0%}"
-        shift = rounded(run.shift)
+        shift, unit = rounded(run.shift), run.plan.model.unit
         if shift < self.weak_shift:
-            return self.weak_replay, f"a shift of {shift:.3f} is below {self.weak_shift:g} nats per byte"
+            return self.weak_replay, f"a shift of {shift:.3f} is below {self.weak_shift:g} {unit}"
         if shift < self.strong_shift:
-            return self.mild_replay, f"a shift of {shift:.3f} lies below {self.strong_shift:g} nats per byte"
-        return self.strong_replay, f"a shift of {shift:.3f} is strong (from {self.strong_shift:g} nats per byte)"
+            return self.mild_replay, f"a shift of {shift:.3f} lies below {self.strong_shift:g} {unit}"
+        return self.strong_replay, f"a shift of {shift:.3f} is strong (from {self.strong_shift:g} {unit})"
 
     def _weighed(self, state: Pipeline, run: Run) -> Replaying:
         """Return what is replayed more often; the law looks at it too."""

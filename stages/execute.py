@@ -15,6 +15,8 @@ from stages.run_folder import Outcome, finished, hold, read_specification, sign
 
 LOCK_PATIENCE = 1.0
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+PASSING = frozenset({errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.EBUSY, errno.ENOTEMPTY})
+"""What a disk, a network file system or another process may do to us, and what may be gone the next time."""
 logger = logging.getLogger("rewarm.stage")
 
 
@@ -60,10 +62,12 @@ def _attempt(context: Context) -> AnyEvent:
     except Stopped as stop:
         reason = stop.reason
         known = reason if reason in {"cancel", "preempt", "drain"} else "cancel"
-        return StageInterrupted(**context.names, reason=known, message=str(stop))  # type: ignore[arg-type]
+        return StageInterrupted(**context.names, reason=known, message="" if known == reason else str(stop))  # type: ignore[arg-type]
     except Exception as error:
         logger.exception("Stage failed.", extra=dict(context.names))
-        return StageFailed(**context.names, failure=classify(error), message=f"{type(error).__name__}: {error}"[:4000])
+        # Our own errors are sentences for people; a name belongs to those of others.
+        message = str(error) if isinstance(error, StageError) else f"{type(error).__name__}: {error}"
+        return StageFailed(**context.names, failure=classify(error), message=message[:4000])
     return StageSucceeded(
         **context.names,
         seconds=round(time.monotonic() - began, 3),
@@ -79,6 +83,8 @@ def classify(error: Exception) -> FailureClass:
             return error.failure
         case OSError() if error.errno in DISK_FULL:
             return "disk_full"
+        case OSError() if error.errno in PASSING:
+            return "transient"
         case ConnectionError() | TimeoutError() | InterruptedError():
             return "transient"
         case MemoryError():
@@ -87,6 +93,8 @@ def classify(error: Exception) -> FailureClass:
             return "not_finite"
         case _ if type(error).__name__ == "OutOfMemoryError":
             return "out_of_memory"  # torch.cuda's, without importing torch here
+        case RuntimeError() if "DefaultCPUAllocator" in str(error):
+            return "out_of_memory"  # torch's of the processor has no class of its own
         case _ if "No space left on device" in str(error):
             return "disk_full"  # safetensors wraps the system's error in its own
         case _:

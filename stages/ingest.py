@@ -95,7 +95,7 @@ def _ingest(
     with open_arrival(arrival, context.specification.roots, context.folder, beat) as source:
         folder = write_shard(
             _shards(context),
-            Named(source_sha256=source.sha256, domain=arrival.domain),
+            Named(source_sha256=source.sha256, domain=arrival.domain, format=arrival.format),
             documents=lambda: documents(source, arrival.format, making.data, records=records),
             seen=seen,
             making=making,

@@ -37,7 +37,9 @@ class Promote:
             with new_folder(target) as aside:
                 (aside / "trunk").mkdir()
                 copy_checkpoint(trunk, aside / "trunk")
+                context.live()
                 copy_checkpoint(candidate, aside)
+                context.live()
         sha256 = digest(target / MANIFEST)
         context.emit(
             ModelPromoted(

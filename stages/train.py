@@ -64,13 +64,16 @@ def train(context: Context, team: Team) -> Result:
         resumed = _find_resumable(context, plan, team)
         step = resumed[1] if resumed else 0
         start = resumed[0] if resumed else _start_folder(context)
+        context.live()
         model = (adapter.make(training.seed) if start is None else adapter.load(start)).to(device)
         if training.engine.recompute:
             adapter.recompute(model)
+        context.live()
         wrapped = team.wrap(model)
         optimiser = make_optimiser(model, training.adamw)
         if start is not None and (resumed or _keeps_optimiser(context)):
             load_optimiser(start, model, optimiser)
+            context.live()
         trained = Trained(
             adapter=adapter,
             model=model,

@@ -113,7 +113,7 @@ def unmeasured(event: ProbeMeasured) -> str:
 
 
 def _probed(event: ProbeMeasured) -> Iterator[str]:
-    yield f"there is {unmeasured(event)}" if event.shift is None else f"shift {shift(event)} nats per byte"
+    yield f"there is {unmeasured(event)}" if event.shift is None else f"shift {shift(event)}"
     for domain, share in sorted(event.near_duplicates.items()):
         yield f"{domain} {share:.1%} near-duplicates"
 

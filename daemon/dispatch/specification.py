@@ -88,30 +88,39 @@ def _history(reader: Reader, name: str, current: str) -> tuple[PastRun, ...]:
 
     Whether a candidate was promoted does not matter: its losses are facts.
     """
-    plans: dict[str, Plan] = {}
-    probes: dict[str, tuple[ProbeMeasured, dict[str, float]]] = {}
-    best: dict[str, float] = {}
-    found: dict[str, PastRun] = {}
-    kinds = ("plan.fixed", "probe.measured", "model.evaluated", "model.promoted")
-    for event in _events(reader, pipeline=name, kinds=kinds):
-        match event:
-            case PlanFixed(run=run, plan=plan) if plan.kind == "increment" and run != current:
-                plans[run] = replace(plan, prediction=None)  # what was expected teaches nothing
-            case ProbeMeasured(run=run):
-                probes[run] = event, best
-            case ModelEvaluated(run=run, domains=domains) if run in plans and run in probes:
-                probe, then = probes[run]
-                found.pop(run, None)
-                found[run] = PastRun(
-                    run=run, plan=plans[run], old=probe.past, new=probe.new, evaluation=domains, best=then
-                )
-                if len(found) > HISTORY:
-                    del found[next(iter(found))]
-            case ModelPromoted(losses=losses):
-                best = {**best, **{name: min(loss, best.get(name, loss)) for name, loss in losses.items()}}
-            case _:
-                pass
-    return tuple(found.values())
+    # Plans and probes are read run by run: of their kinds there is no index, and a journal may be long.
+    promoted: list[tuple[int, dict[str, float]]] = [(0, {})]
+    evaluated: dict[str, tuple[int, ModelEvaluated]] = {}
+    for record in scan_where(reader, 0, pipeline=name, kinds=("model.evaluated", "model.promoted")):
+        if isinstance(record.event, ModelPromoted):
+            best = promoted[-1][1]
+            least = {domain: min(loss, best.get(domain, loss)) for domain, loss in record.event.losses.items()}
+            promoted.append((record.position, {**best, **least}))
+        elif isinstance(record.event, ModelEvaluated) and record.event.run != current:
+            evaluated.pop(record.event.run, None)
+            evaluated[record.event.run] = record.position, record.event
+    found: list[PastRun] = []
+    for run, (position, event) in reversed(evaluated.items()):
+        plan, probe, probed = _before(reader, run, position)
+        if plan is None or plan.kind != "increment" or probe is None:
+            continue
+        best = next(best for at, best in reversed(promoted) if at < probed)
+        plan = replace(plan, prediction=None)  # what was expected teaches nothing
+        found.append(PastRun(run=run, plan=plan, old=probe.past, new=probe.new, evaluation=event.domains, best=best))
+        if len(found) == HISTORY:
+            break
+    return tuple(reversed(found))
+
+
+def _before(reader: Reader, run: str, upto: int) -> tuple[Plan | None, ProbeMeasured | None, int]:
+    """Return a run's last plan and probe until a position, and where the probe's record lies."""
+    plan, probe, probed = None, None, 0
+    for record in scan_where(reader, 0, upto=upto, run=run, kinds=("plan.fixed", "probe.measured")):
+        if isinstance(record.event, PlanFixed):
+            plan = record.event.plan
+        elif isinstance(record.event, ProbeMeasured):
+            probe, probed = record.event, record.position
+    return plan, probe, probed
 
 
 def _arrivals(

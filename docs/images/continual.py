@@ -1,4 +1,4 @@
-"""Draws docs/images/continual-light.png: what each arm of `make bench-continual` loses on the old and the new domain.
+"""Draws docs/images/continual.png: what each arm of `make bench-continual` loses on the old and the new domain.
 
 Run it again when a result changed: .venv/bin/python docs/images/continual.py
 """
@@ -56,7 +56,7 @@ def main() -> None:
     figure.legend(marks, ["old domain", "new domain"], loc="outside upper right", ncols=2, frameon=False, fontsize=9)
     told = "nats per byte of held-out text, with 95 % intervals over documents (lower is better)"
     figure.supxlabel(told, color=MUTED, fontsize=9)
-    path = Path(__file__).with_name("continual-light.png")
+    path = Path(__file__).with_name("continual.png")
     figure.savefig(path, metadata={"Software": None}, facecolor="white")
 
 

@@ -20,7 +20,7 @@ from daemon.core.events import (
     RunStarted,
     RunSucceeded,
 )
-from daemon.core.plans import Plan, Prediction, steps, tokens
+from daemon.core.plans import ModelSettings, Plan, Prediction, steps, tokens
 from daemon.core.plans.planner import outcome
 
 LIMIT = 7900
@@ -31,16 +31,18 @@ def note(story: Sequence[Record], decision: DecisionMade | None) -> str:
     """Return the text for a run whose `story` is told so far and that `decision` began."""
     parts: list[str] = []
     plan, evaluation = None, None
+    unit = ModelSettings().unit
     endings: list[str] = []
     for record in story:
         match record.event:
             case RunStarted() as event:
                 parts.append(_why(event, decision))
                 plan = event.plan
+                unit = plan.model.unit
             case PlanFixed() as event:
                 plan = event.plan
             case ProbeMeasured() as event:
-                parts += _probe(event)
+                parts += _probe(event, unit)
             case ModelEvaluated() as event:
                 evaluation = event
             case _:
@@ -50,7 +52,7 @@ def note(story: Sequence[Record], decision: DecisionMade | None) -> str:
     if plan is not None:
         parts.append(_plan(plan))
     if evaluation is not None:
-        parts.append(_losses(evaluation))
+        parts.append(_losses(evaluation, unit))
     if plan is not None and plan.prediction is not None:
         parts.append(_prediction(plan, plan.prediction, evaluation))
     if endings:
@@ -59,11 +61,11 @@ def note(story: Sequence[Record], decision: DecisionMade | None) -> str:
     return text if len(text) <= LIMIT else text[:LIMIT] + "…"
 
 
-def _probe(event: ProbeMeasured) -> Iterator[str]:
+def _probe(event: ProbeMeasured, unit: str) -> Iterator[str]:
     if event.shift is not None:
         known = event.shift_low is not None and event.shift_high is not None
         within = f" [{event.shift_low:+.4f}, {event.shift_high:+.4f}]" if known else ""
-        yield f"**Shift** of the new data against the past: {event.shift:+.4f}{within} nats/byte."
+        yield f"**Shift** of the new data against the past: {event.shift:+.4f}{within} {unit}."
     shares = ", ".join(f"{share:.1%} of {domain}" for domain, share in sorted(event.near_duplicates.items()) if share)
     if shares:
         yield f"**Near-duplicates** of documents seen before: {shares}."
@@ -103,16 +105,16 @@ def _predicted(plan: Plan) -> str:
         return ""
     old = "" if told.old is None else f"{told.old:.4f} on old domains and "
     error = "" if told.law.error is None else f", error on them {told.law.error:.4f}"
-    return f" A law of {told.law.runs} past runs{error} predicts {old}{told.new:.4f} nats per byte on new ones."
+    return f" A law of {told.law.runs} past runs{error} predicts {old}{told.new:.4f} {plan.model.unit} on new ones."
 
 
-def _losses(event: ModelEvaluated) -> str:
+def _losses(event: ModelEvaluated, unit: str) -> str:
     rows = [
         f"| {domain} | {c.candidate.mean:.4f} | {_mean(c.champion)} | {_interval(c.difference)} |"
         for domain, c in sorted(event.domains.items())
     ]
     head = [
-        "**Losses** in nats per byte on held-out documents:",
+        f"**Losses** on held-out documents, {unit}:",
         "",
         "| domain | candidate | champion | difference (95 %) |",
         "|---|---|---|---|",
@@ -129,7 +131,7 @@ def _prediction(plan: Plan, prediction: Prediction, evaluation: ModelEvaluated |
         for name, expected, came in (("forgetting", prediction.forgetting, lost), ("gain", prediction.gain, won))
     ]
     head = [
-        f"**Prediction** by the planner's law of {prediction.law.runs} runs{error}, in nats per byte:",
+        f"**Prediction** by the planner's law of {prediction.law.runs} runs{error}, {plan.model.unit}:",
         "",
         "| mean over domains | expected | came |",
         "|---|---|---|",

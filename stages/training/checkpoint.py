@@ -30,6 +30,8 @@ OPTIMISER = "optimiser.safetensors"
 ENGINE = "engine.safetensors"
 """What the loop itself goes on from: the average of the weights, the guard's last losses and norms."""
 KEPT = 2
+HALF = ("checkpoints/.step-*", ".trunk.*", ".candidate.*")
+"""What a kill leaves of a checkpoint that was being written."""
 SYSTEM = re.compile(r"\(os error (\d+)\)")
 logger = logging.getLogger("rewarm.stage")
 
@@ -111,12 +113,7 @@ def verify(folder: Path, sha256: str | None = None) -> Saved:
 
     Where `sha256` is given, the manifest itself must have it.
     """
-    try:
-        data = (folder / MANIFEST).read_bytes()
-        saved = msgspec.json.decode(data, type=Saved)
-    except (OSError, msgspec.MsgspecError) as error:
-        message = f"The checkpoint at {folder} cannot be read ({error}): restore it or go back to an older one."
-        raise StageError("bad_checkpoint", message) from error
+    saved = _read(folder)
     if sha256 is not None and digest(folder / MANIFEST) != sha256:
         message = f"The checkpoint at {folder} is not the one recorded (sha256 {sha256}): restore it."
         raise StageError("bad_checkpoint", message)
@@ -124,6 +121,14 @@ def verify(folder: Path, sha256: str | None = None) -> Saved:
         message = f"The checkpoint at {folder} is damaged, a file does not fit its sha256: restore it."
         raise StageError("bad_checkpoint", message)
     return saved
+
+
+def _read(folder: Path) -> Saved:
+    try:
+        return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Saved)
+    except (OSError, msgspec.MsgspecError) as error:
+        message = f"The checkpoint at {folder} cannot be read ({error}): restore it or go back to an older one."
+        raise StageError("bad_checkpoint", message) from error
 
 
 def load_optimiser(folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
@@ -158,24 +163,25 @@ def find_newest(
     found = [path for folder in folders for path in folder.glob(pattern)]
     for path in sorted(found, key=lambda each: each.name, reverse=True):
         try:
-            saved = verify(path)
+            saved = _read(path)
+            if saved.plan == plan and (below is None or saved.step < below):
+                return path, verify(path)  # reads every byte, so only of one that is wanted
         except StageError as error:
             logger.warning("Checkpoint passed over.", extra={"path": str(path), "error": str(error)})
-            continue
-        if saved.plan == plan and (below is None or saved.step < below):
-            return path, saved
     return None
 
 
 def copy_checkpoint(source: Path, target: Path) -> str:
     """Copy a verified checkpoint's own files into an empty folder, flushed; returns its manifest's sha256."""
     for name in (*verify(source).files, MANIFEST):
-        write_file(target / name, (source / name).read_bytes())
+        shutil.copyfile(source / name, target / name)
+        sync(target / name)
     sync(target)
     return digest(target / MANIFEST)
 
 
 def prune(folder: Path) -> None:
-    """Keep the newest two checkpoints of an attempt."""
-    for path in sorted(folder.glob("checkpoints/step-*"))[:-KEPT]:
+    """Keep the newest two checkpoints of an attempt and nothing half written; call it while none is being written."""
+    old = sorted(folder.glob("checkpoints/step-*"))[:-KEPT]
+    for path in (*old, *(half for pattern in HALF for half in folder.glob(pattern))):
         shutil.rmtree(path, ignore_errors=True)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from daemon.core.events import Comparison, Loss
+from stages.training.columns import chunks
 from stages.training.shards import Part, Tokens
 
 EXCERPT_TOKENS = 2048
@@ -61,9 +62,16 @@ def choose_examples(parts: Sequence[Part], budget: Budget) -> Excerpts:
 
 
 def _least(parts: Sequence[Part], count: int) -> list[tuple[bytes, int, int]]:
-    """Return the least hashes in their order, each with its part and place in it."""
-    named = ((name, at, index) for at, part in enumerate(parts) for index, name in enumerate(part.hashes))
-    return heapq.nsmallest(count, named)
+    """Return the least hashes in their order, each with its part and place in it; memory does not grow with them."""
+    least: list[tuple[bytes, int, int]] = []
+    for at, part in enumerate(parts):
+        for piece in chunks(len(part)):
+            rows = np.ascontiguousarray(part.hashes[piece])
+            heads = rows.view(">u8")[:, 0]
+            few = heads <= np.partition(heads, count - 1)[count - 1] if len(heads) > count else heads >= 0
+            named = [(rows[row].tobytes(), at, piece.start + row) for row in np.flatnonzero(few).tolist()]
+            least = heapq.nsmallest(count, [*least, *named])
+    return least
 
 
 def _excerpt(part: Part, index: int, name: bytes) -> tuple[int, Tokens]:

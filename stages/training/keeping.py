@@ -95,6 +95,8 @@ class Keeper:
 
     def tell(self, *, wait: bool = False) -> None:
         """Tell of a checkpoint that has been written; raises what hindered it, OSError when the disk is full."""
+        if wait:
+            self._context.live()
         written = self._writer.collect(wait=wait)
         if written is None or written.folder.parent.name != "checkpoints":
             return

@@ -205,9 +205,9 @@ class Loop:
     def _measure(self) -> dict[str, float]:
         """Measure what would be the candidate now; every process does, for their models may be in parts."""
         if self._trained.average is None:
-            return self._watching.measure(self._trained.model, self._beat)
+            return self._watching.measure(self._trained.model, self._device, self._beat)
         with self._trained.average.shown():
-            return self._watching.measure(self._trained.model, self._beat)
+            return self._watching.measure(self._trained.model, self._device, self._beat)
 
     def _look(self) -> None:
         """Tell how far it is; stop or save where it is time, which processes of a team agree about."""

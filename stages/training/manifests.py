@@ -7,7 +7,7 @@ import msgspec
 from daemon.core.errors import StageError
 from daemon.core.events.stages import Lengths
 from stages.training.encoding import BYTES
-from stages.training.files import Stamp
+from stages.training.files import Stamp, fits
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,3 +47,9 @@ def read_manifest(path: Path) -> Manifest:
     except (OSError, msgspec.MsgspecError) as error:
         message = f"The shard at {path} cannot be read ({error}): let its arrival be ingested again."
         raise StageError("bad_sample", message) from error
+
+
+def check_whole(folder: Path, manifest: Manifest) -> None:
+    """Raise StageError (bad_sample) unless a shard's files are there, of the size that its manifest says."""
+    if not fits(folder, manifest.files, thorough=False):
+        raise StageError("bad_sample", f"The shard at {folder} is not whole: let its arrival be ingested again.")

@@ -19,14 +19,18 @@ from stages.training.shards import Part
 
 
 def held_out(context: Context, shards: Iterable[Shard], budget: Budget) -> dict[str, Excerpts]:
-    """Return what to measure of each domain; one whose arrivals held a single document has nothing held out."""
+    """Return what to measure of each domain; one whose arrivals held a single document has nothing held out.
+
+    Nor has one of whose held-out documents the tokenizer knows nothing: no token is a byte of theirs.
+    """
     parts: dict[str, list[Part]] = {}
     for shard in shards:
         part = Part(context.resolve(shard.manifest), "held_out")
         if len(part):
             parts.setdefault(shard.domain, []).append(part)
     pick = choose_examples if context.specification.plan.model.kind == "module" else choose
-    return {domain: pick(each, budget) for domain, each in sorted(parts.items())}
+    found = {domain: pick(each, budget) for domain, each in sorted(parts.items())}
+    return {domain: excerpts for domain, excerpts in found.items() if excerpts.tokens}
 
 
 def load_recorded(

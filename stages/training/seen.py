@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from stages.training.columns import Column, chunks, mapped
 from stages.training.identity import HASH_BYTES, Keys
-from stages.training.manifests import Manifest, read_manifest
+from stages.training.manifests import Manifest, check_whole, read_manifest
 from stages.training.sketches import BANDS, sketch_name
 
 NOWHERE, TRAIN, HELD_OUT = -1, 0, 1
@@ -81,6 +81,8 @@ class Seen:
 
     def _add(self, paths: list[Path], beat: Callable[[], None]) -> None:
         shards = [(path.parent, read_manifest(path)) for path in paths]
+        for folder, manifest in shards:
+            check_whole(folder, manifest)
         for index, read in ((self.documents, _documents), (self.near, _near), (self.groups, _groups)):
             index.add(keys for folder, manifest in shards for keys in _beating(read(folder, manifest), beat))
 

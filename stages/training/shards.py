@@ -21,7 +21,7 @@ from stages.training.columns import mapped
 from stages.training.encoding import BYTES
 from stages.training.files import MANIFEST, fits
 from stages.training.identity import HASH_BYTES
-from stages.training.manifests import Manifest, read_manifest
+from stages.training.manifests import Manifest, check_whole, read_manifest
 
 __all__ = ["END", "VOCABULARY", "Manifest", "Part", "Tokens", "is_whole", "read_manifest"]
 
@@ -48,9 +48,7 @@ class Part:
     def __init__(self, manifest_path: Path, part: str) -> None:
         self.manifest = read_manifest(manifest_path)
         self._folder = manifest_path.parent
-        if not fits(self._folder, self.manifest.files, thorough=False):
-            message = f"The shard at {self._folder} is not whole: let its arrival be ingested again."
-            raise StageError("bad_sample", message)
+        check_whole(self._folder, self.manifest)
         self._part = part
         self.domain = self.manifest.domain
         self.tokens = cast("Tokens", mapped(self._folder / f"{part}.bin", self.manifest.dtype))
@@ -60,12 +58,11 @@ class Part:
         return len(self.offsets) - 1
 
     @cached_property
-    def hashes(self) -> list[bytes]:
-        """The 16 bytes by which each document is known; read when first asked for."""
-        with (self._folder / "hashes.bin").open("rb") as file:
-            file.seek(HASH_BYTES * (self.manifest.train_documents if self._part == HELD_OUT else 0))
-            data = file.read(HASH_BYTES * len(self))
-        return [data[at : at + HASH_BYTES] for at in range(0, len(data), HASH_BYTES)]
+    def hashes(self) -> npt.NDArray[np.uint8]:
+        """The 16 bytes by which each document is known: (documents, HASH_BYTES), mapped."""
+        rows = cast("npt.NDArray[np.uint8]", mapped(self._folder / "hashes.bin", np.uint8)).reshape(-1, HASH_BYTES)
+        first = self.manifest.train_documents if self._part == HELD_OUT else 0
+        return rows[first : first + len(self)]
 
     @cached_property
     def _ends(self) -> npt.NDArray[np.uint32] | None:

@@ -8,6 +8,8 @@ import numpy as np
 from daemon.core.events.stages import Lengths
 from stages.training.columns import Column
 
+PIECE = 1 << 20
+"""Bytes that are counted at once: eight times as many are needed for it."""
 ASCII = 128
 BLANKS = np.frombuffer(b" \t\n\r\v\f", dtype=np.uint8)
 DIGITS = np.frombuffer(b"0123456789", dtype=np.uint8)
@@ -23,7 +25,9 @@ class Statistics:
     def add(self, texts: Sequence[bytes]) -> None:
         """Count documents."""
         self._sizes.append(np.array([len(text) for text in texts], dtype=np.uint64))
-        self._counts += np.bincount(np.frombuffer(b"".join(texts), dtype=np.uint8), minlength=256)
+        joined = np.frombuffer(b"".join(texts), dtype=np.uint8)
+        for at in range(0, len(joined), PIECE):
+            self._counts += np.bincount(joined[at : at + PIECE], minlength=256)
 
     @property
     def bytes(self) -> int:

@@ -122,8 +122,9 @@ def _agree(settings: TokenizerSettings, found: Tokenizer) -> None:
     else:
         same = found.is_bytes
     if not same:
+        kept = "bytes" if found.is_bytes else f"{found.vocabulary:,} tokens, sha256 {found.sha256[:12]}"
         message = (
-            f"The configured tokenizer (kind {settings.kind}) is another than the champion's ({found!r}), which the "
+            f"The configured tokenizer (kind {settings.kind}) is another than the champion's ({kept}), which the "
             "pipeline keeps for ever: set `tokenizer` back to that, or make another pipeline for the new one."
         )
         raise StageError("user_error", message)

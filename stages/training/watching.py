@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import nn
 
 from daemon.core.plans import Training, steps
 from stages.base import Context
+from stages.training.device import precision
 from stages.training.evaluation import Budget
 from stages.training.measuring import held_out
 from stages.training.models.base import Adapter
@@ -21,6 +23,7 @@ class Watching:
         training = specification.plan.training
         self._adapter = adapter
         self._context = training.context
+        self._precision = training.engine.precision
         self._steps = evaluation_steps(training)
         shards = (*specification.new, *specification.past)
         self._domains = held_out(context, shards, BUDGET) if self._steps else {}
@@ -29,15 +32,18 @@ class Watching:
         """Return whether the model is measured after this step."""
         return step in self._steps
 
-    def measure(self, model: nn.Module, beat: Callable[[], None]) -> dict[str, float]:
+    def measure(self, model: nn.Module, device: torch.device, beat: Callable[[], None]) -> dict[str, float]:
         """Return eval_<domain> → nats per byte (or a model's own loss per example); leaves the model in training.
+
+        In the precision of the training: a model in shards has its weights in no other while it computes.
 
         Raises StageError (not_finite).
         """
         try:
             found = {}
             for domain, excerpts in self._domains.items():
-                nats = self._adapter.document_nats(model, excerpts.tokens, context=self._context, beat=beat)
+                with precision(device, self._precision):
+                    nats = self._adapter.document_nats(model, excerpts.tokens, context=self._context, beat=beat)
                 found[f"eval_{domain}"] = float(nats.sum() / excerpts.bytes.sum())
             return found
         finally:

@@ -52,10 +52,11 @@ class Making(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Named(msgspec.Struct, frozen=True, kw_only=True):
-    """The file and the domain that a shard is made of."""
+    """The file, how it is read, and the domain that a shard is made of."""
 
     source_sha256: str
     domain: str
+    format: str = "text"
 
 
 DEFAULT = Making()
@@ -73,14 +74,14 @@ def write_shard(
     """Tokenise an arrival, or find it done; returns its folder, None when every document is a duplicate.
 
     `documents` is called twice and must yield the same. Dropped are repetitions within the arrival and documents that
-    were seen. The folder's name tells the file, its domain, what was taken from what was seen, and what of `making` is
-    not the default: the same name always means the same content.
+    were seen. The folder's name tells the file, its domain, its format where that is not text, what was taken from what
+    was seen, and what of `making` is not the default: the same name always means the same content.
     """
     known = _look(shards, documents(), beat, near=making.tokenizer is not None)
     found = cut(known, seen, making.data.held_out)
     if (found.parts == DROPPED).all():
         return None
-    folder = shards / named.source_sha256[:2] / f"{named.source_sha256}-{named.domain}{_suffix(found, making)}"
+    folder = shards / named.source_sha256[:2] / f"{named.source_sha256}-{named.domain}{_suffix(named, found, making)}"
     beat()
     if is_whole(folder):
         return folder
@@ -89,9 +90,9 @@ def write_shard(
     return folder
 
 
-def _suffix(found: Cut, making: Making) -> str:
+def _suffix(named: Named, found: Cut, making: Making) -> str:
     known, near = found.learned
-    said = []
+    said = [] if named.format == "text" else [named.format]
     if known or near:
         said.append(hashlib.sha256(known + (b"|near|" + near if near else b"")).hexdigest()[:12])
     if making.data != DataSettings():
@@ -99,7 +100,7 @@ def _suffix(found: Cut, making: Making) -> str:
     if making.tokenizer is None:
         said.append("records")
     elif not making.tokenizer.is_bytes:
-        said.append("words" + making.tokenizer.sha256[:12])
+        said.append(f"words{making.tokenizer.sha256[:12]}e{making.tokenizer.end}")  # files of one are told two ends
     return "".join(f"-{each}" for each in said)
 
 

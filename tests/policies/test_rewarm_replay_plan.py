@@ -87,6 +87,13 @@ def test_until_then_the_shift_decides(build: Build, law: Law, why: str) -> None:
     assert plan.prediction.old is not None
 
 
+def test_a_shift_is_told_in_the_models_unit(build: Build) -> None:
+    """A module's shift is a loss per example."""
+    run = probed(build, None)
+    run = replace(run, plan=replace(run.plan, model=replace(run.plan.model, kind="module", factory="clicks:make")))
+    assert "0.7 loss per example" in fixed(RewarmReplay(), build, run, build.model()).rule
+
+
 @pytest.mark.parametrize("fields", [{"planner": "off"}, {"replay": 0.3}])
 def test_the_planner_can_be_left_out(build: Build, fields: dict[str, object]) -> None:
     """Switched off, or with a configured share, it chooses nothing; what the law expects is told all the same."""

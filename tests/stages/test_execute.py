@@ -62,6 +62,9 @@ ERRORS: list[tuple[Exception, FailureClass]] = [
     (OSError(errno.ENOSPC, "No space left on device"), "disk_full"),
     (OSError(errno.EDQUOT, "Disk quota exceeded"), "disk_full"),
     (OSError(errno.EFBIG, "File too large"), "disk_full"),
+    (OSError(errno.EIO, "Input/output error"), "transient"),
+    (OSError(errno.ENOTEMPTY, "Directory not empty"), "transient"),
+    (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "out_of_memory"),
     (RuntimeError("I/O error: No space left on device (os error 28)"), "disk_full"),
     (ConnectionResetError("peer"), "transient"),
     (TimeoutError("slow"), "transient"),
@@ -89,7 +92,8 @@ def test_every_error_has_its_failure_class(
     assert isinstance(started, StageStarted)
     assert isinstance(failed, StageFailed)
     assert failed.failure == failure == classify(error)
-    assert type(error).__name__ in failed.message
+    named = f"{type(error).__name__}: "
+    assert failed.message == (str(error) if isinstance(error, StageError) else f"{named}{error}")
 
 
 def test_a_long_message_is_cut(behave: Behave, run_stage: RunStage) -> None:
@@ -117,6 +121,7 @@ def test_a_stop_is_heeded_at_the_next_beat(
     interrupted = run_stage("train", implementation="own:Stage")[-1]
     assert isinstance(interrupted, StageInterrupted)
     assert interrupted.reason == reason
+    assert interrupted.message == ("asked to stop: odd" if text == "odd" else "")
 
 
 def test_the_time_limit_is_kept_by_the_stage_itself(

@@ -12,12 +12,15 @@ from safetensors.torch import load_file
 
 from daemon.core.events import AnyEvent, StageFailed, StageInterrupted, StageProgressed, StageSucceeded
 from daemon.core.plans import Checkpoint, Engine, Optimiser, Plan
+from stages.base import Context
 from stages.run_folder import Champion, Shard
 from stages.training.checkpoint import ENGINE, OPTIMISER, Contents, verify, write_checkpoint
 from stages.training.files import MODEL, digest
+from stages.training.keeping import Keeper
 from stages.training.loop import LAGS
 from stages.training.models.language import Language
 from stages.training.progress import Progress
+from stages.training.step import Stepper
 
 Run = Callable[..., list[AnyEvent]]
 Shards = tuple[Shard, ...]
@@ -68,6 +71,22 @@ def test_measuring_on_the_way_changes_no_bit(train: Train) -> None:
     assert [point["step"] for point in found] == [10, 20, 30, 40]
     assert all(0 < point["eval_code"] < 10 for point in found)
     assert found[-1]["eval_code"] < found[0]["eval_code"]
+
+
+def test_it_is_measured_in_the_precision_of_the_training(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In shards of bfloat16 weights have no other while the model computes, and what is float32 would not meet them."""
+    seen = []
+    measure = Language.document_nats
+
+    def watched(self: Language, *given: object, **named: object) -> object:
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return measure(self, *given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Language, "document_nats", watched)
+    for attempt, precision in enumerate(("float32", "bfloat16"), start=1):
+        train(attempt, tokens=4 * 32, engine=Engine(precision=precision, evaluations=1))  # type: ignore[arg-type]
+
+    assert seen == [False, False, True, True]
 
 
 def test_the_engine_changes_the_learning_by_rounding_alone(train: Train) -> None:
@@ -123,6 +142,26 @@ def test_reading_the_device_seldom_changes_nothing(train: Train, monkeypatch: py
     assert weights(often) == weights(seldom)
     assert [point["step"] for point in points(seldom)] == [13, 26, 39, 40]
     assert points(seldom)[-1]["loss"] == points(often)[-1]["loss"]
+
+
+def test_parts_that_take_long_begin_with_a_sign_of_life(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verifying, loading, the first step, and waiting for what is written: each has the whole heartbeat's limit."""
+    seen: list[str] = []
+
+    def watch(owner: type, name: str) -> None:
+        real = getattr(owner, name)
+
+        def watched(*given: object, **named: object) -> object:
+            seen.append(name)
+            return real(*given, **named)
+
+        monkeypatch.setattr(owner, name, watched)
+
+    for owner, name in ((Context, "live"), (Stepper, "backward"), (Keeper, "candidate")):
+        watch(owner, name)
+    train(1, tokens=4 * 32)
+
+    assert seen == ["live", "live", "live", "backward", "live", "live", "candidate", "live", "live", "live"]
 
 
 def test_a_loss_that_is_no_number_is_named_though_it_is_read_later(

@@ -14,7 +14,7 @@ from daemon.story import Arrived, Attempt, Decided, StageTold, Story
 
 BARS = "▁▂▃▄▅▆▇█"
 CURVE_WIDTH = 48
-UNIT = "Losses are in {unit}, held out (lower is better), with 95 % intervals over documents."
+UNIT = "Losses are {unit}, held out (lower is better), with 95 % intervals over documents."
 BOUNDS = {
     "tokens": ("tokens", "at least"),
     "age_seconds": ("age_seconds", "at least"),
@@ -98,9 +98,11 @@ def plan_rows(plan: Plan, planned_by: Decided | None) -> list[tuple[str, str]]:
         ]
     training = plan.training
     total = steps(training)
-    start = {"scratch": f"random weights ({plan.model.kind} {plan.model.preset})"}.get(
-        plan.start.kind, f"the trunk behind version {plan.start.version} ({plan.start.kind})"
-    )
+    model, start = plan.model, f"the trunk behind version {plan.start.version} ({plan.start.kind})"
+    if plan.start.kind == "scratch":
+        given = {"hf": f"the weights in {model.path}", "module": f"the weights that {model.factory} makes"}
+        start = given.get(model.kind, f"random weights ({model.kind} {model.preset})")
+    kept = "state kept from the trunk" if training.optimiser == "keep" else "state reset"
     rule = f": {plan.rule}" if plan.rule else ""
     shape = f"{training.batch} × {training.context} tokens"
     rows = [
@@ -111,17 +113,17 @@ def plan_rows(plan: Plan, planned_by: Decided | None) -> list[tuple[str, str]]:
         ("budget", f"{training.tokens:,} tokens = {count(total, 'step')} of {shape}"),
         ("schedule", schedule_words(training.schedule)),
         ("rate", sparkline(training)),
-        ("optimiser", "state kept from the trunk" if training.optimiser == "keep" else "state reset"),
+        ("optimiser", "new" if plan.start.kind == "scratch" else kept),
         ("positions", ", ".join(f"({span.after}, {span.upto}]" for span in plan.spans) or NOTHING),
     ]
     if plan.prediction is not None:
-        rows.append(("expected", expectation(plan.prediction)))
+        rows.append(("expected", expectation(plan.prediction, plan.model.unit)))
     if planned_by is not None:
         rows.append(("fixed by", _sentence(planned_by)))
     return rows
 
 
-def expectation(prediction: Prediction) -> str:
+def expectation(prediction: Prediction, unit: str) -> str:
     """Return in words what the planner's law expected of a run, and how far it is to be trusted."""
     law = prediction.law
     error = "too few to tell its error" if law.error is None else f"error {law.error:.3f}"
@@ -129,7 +131,7 @@ def expectation(prediction: Prediction) -> str:
     if prediction.old is not None and prediction.forgetting is not None:
         old = f"old domains {prediction.old:.3f} ({prediction.forgetting:+.3f}), "
     new = f"new ones {prediction.new:.3f} ({-prediction.gain:+.3f})"
-    return f"{old}{new} nats per byte, by the law of {count(law.runs, 'run')}, {error}"
+    return f"{old}{new} {unit}, by the law of {count(law.runs, 'run')}, {error}"
 
 
 def surprises(plan: Plan, evaluation: Mapping[str, Comparison]) -> Iterator[str]:

@@ -183,7 +183,7 @@ def choose(
 def candidates(plan: Plan, *, epochs: float, most: int | None, options: Options) -> Iterator[tuple[float, Training]]:
     """Yield every training that may be chosen, with the factor of its peak."""
     for part in options.budgets:
-        for replay in options.replays if plan.past else (0.0,):
+        for replay in options.replays if tokens(plan.past) else (0.0,):
             total = budget(tokens(plan.new), replay, epochs * part, most)
             for factor in options.peaks:
                 schedule = scaled(plan.training.schedule, factor)

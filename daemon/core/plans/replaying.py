@@ -6,6 +6,8 @@ from daemon.core.plans.plan import Phase
 
 FLOOR = 0.2
 """The part of the replayed share that is spread evenly, whatever the losses: no domain gets nothing."""
+MOST = 1e6
+"""Increase of a loss beyond which more of it says nothing: sums stay finite."""
 DIGITS = 12
 
 
@@ -48,7 +50,7 @@ def by_increase(domains: Sequence[str], now: Mapping[str, float], best: Mapping[
 
     A domain without one of the two counts as never worse. Where none is worse, all weigh the same.
     """
-    worse = {d: max(0.0, now[d] - best[d]) if d in now and d in best else 0.0 for d in sorted(domains)}
+    worse = {d: min(MOST, max(0.0, now[d] - best[d])) if d in now and d in best else 0.0 for d in sorted(domains)}
     total = sum(worse.values())
     if total <= 0:
         return even(domains)

@@ -49,6 +49,7 @@ class Hf(Language):
     def __init__(self, settings: ModelSettings, tokenizer: Tokenizer, context: int) -> None:
         self._path = Path(settings.path or "")
         self._tokenizer = tokenizer
+        self.vocabulary = tokenizer.vocabulary
         self._context = context
 
     def make(self, seed: int) -> nn.Module:

@@ -14,6 +14,8 @@ from stages.training.device import precision
 from stages.training.models.base import Row
 
 ROWS = 16
+LOGITS = 1 << 28
+"""Most logits that are made at once where more than one window is measured: a GiB of them."""
 IGNORED = -100
 
 
@@ -21,6 +23,8 @@ class Language:
     """Base of the adapters whose modules turn (B, T) tokens into (B, T, V) logits."""
 
     windows = True
+    vocabulary = 1
+    """How many tokens there are, for each of which a position has a logit."""
 
     def logits(self, model: nn.Module, tokens: Tensor) -> Tensor:
         """Return the logits of each position's next token: (B, T) integers → (B, T, V)."""
@@ -58,10 +62,12 @@ class Language:
         ]
         windows.sort(key=lambda window: len(window[1]))  # rows of like length waste little padding
         nats = np.zeros(len(documents))
+        longest = len(windows[-1][1]) - 1 if windows else 1
+        rows = max(1, min(ROWS, LOGITS // (longest * self.vocabulary)))
         model.eval()
         with torch.inference_mode():
-            for first in range(0, len(windows), ROWS):
-                group = windows[first : first + ROWS]
+            for first in range(0, len(windows), rows):
+                group = windows[first : first + rows]
                 inputs = np.zeros((len(group), len(group[-1][1]) - 1), dtype=np.int64)
                 targets = np.full(inputs.shape, IGNORED, dtype=np.int64)
                 for row, (_, tokens) in enumerate(group):

@@ -31,6 +31,7 @@ class Llama(Language):
     def __init__(self, settings: ModelSettings, tokenizer: Tokenizer, context: int) -> None:
         self._settings = settings
         self._tokenizer = tokenizer
+        self.vocabulary = tokenizer.vocabulary
         self._context = context
 
     @property

@@ -192,7 +192,7 @@ class Module:
         device = next(model.parameters()).device
         found = np.zeros(len(documents))
         model.eval()
-        with torch.inference_mode():
+        with torch.no_grad():  # what a module keeps of a pass in inference mode could not be trained with afterwards
             for first in range(0, len(documents), ROWS):
                 group = documents[first : first + ROWS]
                 inputs = self.collate(group, device)

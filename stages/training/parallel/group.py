@@ -64,11 +64,11 @@ class Group:
         for name, tensor in tensors.items():
             value = tensor.detach()
             if isinstance(value, DTensor):
-                value = value.full_tensor()
-                if self.rank == 0:
-                    value = value.cpu()
-            found[name] = value
-        return found if self.rank == 0 else {}
+                value = value.full_tensor()  # each process helps to make it whole, and lets go of it at once
+                value = value.cpu() if self.rank == 0 else value
+            if self.rank == 0:
+                found[name] = value
+        return found
 
 
 class Replicas(Group):

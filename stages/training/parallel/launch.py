@@ -17,7 +17,7 @@ from pathlib import Path
 from daemon.core.encoding import decode
 from daemon.core.errors import StageError
 from stages.base import Context, Result, Stopped
-from stages.training.parallel.wire import AnyMessage, Beat, Born, Done, Fact, Failed, Halted, pair, receive
+from stages.training.parallel.wire import Alive, AnyMessage, Beat, Born, Done, Fact, Failed, Halted, pair, receive
 
 FAREWELL_SECONDS = 10.0
 """How long the ranks may take to end after the last word was said."""
@@ -131,6 +131,8 @@ class Ranks:
                 # Whether to stop is the leader's to say, to all ranks at once.
                 with contextlib.suppress(Stopped, StageError):
                     self.context.beat(step, steps, metrics)
+            case Alive():
+                self.context.live()
             case Fact(kind=kind, version=version, data=data):
                 self.context.emit(decode(kind, version, data))
             case Failed():

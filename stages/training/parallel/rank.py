@@ -22,7 +22,7 @@ from stages.train import train
 from stages.training.device import THREADS
 from stages.training.parallel.group import Group, group
 from stages.training.parallel.mortal import die_with
-from stages.training.parallel.wire import Beat, Born, Done, Failed, Halted, Wire
+from stages.training.parallel.wire import Alive, Beat, Born, Done, Failed, Halted, Wire
 
 BEAT_SECONDS = 1.0
 STORE = "ranks.store"
@@ -52,6 +52,11 @@ class RankContext(Context):
         """Have the parent append a fact, where this is the leader."""
         if self._leads:
             super().emit(event)
+
+    def live(self) -> None:
+        """Say that the stage lives, where this is the leader; the others need not be asked."""
+        if self._leads:
+            self._wire.send(Alive())
 
     def beat(self, step: int, steps: int, metrics: dict[str, float] | None = None) -> None:
         """Say that all live and how far they are; every rank has to, as often as any other.

@@ -32,6 +32,10 @@ class Beat(Message, frozen=True, kw_only=True):
     metrics: dict[str, float]
 
 
+class Alive(Message, frozen=True, kw_only=True):
+    """The leader has done a part that takes long, such as to load the model."""
+
+
 class Fact(Message, frozen=True, kw_only=True):
     """An event for the outcome file."""
 
@@ -61,7 +65,7 @@ class Done(Message, frozen=True, kw_only=True):
     result: Result
 
 
-AnyMessage = Born | Beat | Fact | Halted | Failed | Done
+AnyMessage = Born | Beat | Alive | Fact | Halted | Failed | Done
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(AnyMessage)
 

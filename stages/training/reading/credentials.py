@@ -1,5 +1,6 @@
 """The file of a root's credentials: a JSON object of fsspec's storage options, read anew each time."""
 
+import re
 import stat
 from pathlib import Path
 
@@ -9,7 +10,9 @@ from daemon.core.errors import ConfigurationError
 
 Options = dict[str, object]
 """Storage options, which are whatever the library of the protocol takes."""
-SECRET = ("secret", "key", "token", "password", "sas", "authorization", "cookie", "credential")
+SECRET = ("secret", "key", "token", "pass", "sas", "authorization", "cookie", "credential", "connection_string")
+PARTS = re.compile(r"(?:^|[\s;]+)(?:\w+=(?=[^=]))?")
+"""Between the parts of a value of which each is secret: "Bearer …", "…;AccountKey=…"."""
 SHORTEST = 4
 HIDDEN = "***"
 
@@ -45,6 +48,6 @@ def _secrets(value: object, *, hidden: bool) -> set[str]:
         case list():
             return {secret for each in value for secret in _secrets(each, hidden=hidden)}
         case str() if hidden and len(value) >= SHORTEST:
-            return {value, *(part for part in value.split() if len(part) > 2 * SHORTEST)}  # "Bearer …": the latter
+            return {value, *(part for part in PARTS.split(value) if len(part) > 2 * SHORTEST)}
         case _:
             return set()

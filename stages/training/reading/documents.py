@@ -1,5 +1,6 @@
 """Documents, one after the other: what a source holds by its format. Memory does not grow with the file."""
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -58,7 +59,14 @@ def _settled(source: Source, found: Iterator[Document]) -> Iterator[Document]:
 
 
 def group_name(value: Group) -> str | None:
-    """Return a group as its name: a number is written out."""
+    """Return a group as its name: a number is written out, a whole one the same way whatever its type.
+
+    A column of numbers with gaps is read as floats, and its gaps as NaN: those belong to nothing.
+    """
+    if isinstance(value, float):
+        if math.isnan(value):
+            return None
+        value = int(value) if value.is_integer() else value
     return value if value is None or isinstance(value, str) else repr(value)
 
 

@@ -66,6 +66,9 @@ def _opened(arrival: Arrival, path: Path, beat: Beat) -> Iterator[Source]:
             raise
         raise Unusable("unreadable", f"{arrival.path} cannot be opened: {error.strerror}.") from None
     try:
+        opened = str(Path(f"/proc/self/fd/{descriptor}").readlink())
+        if opened != str(path):  # a folder on the way was exchanged for a link after the check of the roots
+            raise Unusable("outside_roots", f"{arrival.path} led to {path}, and to {opened} when it was opened.")
         before = os.fstat(descriptor)
         if not stat.S_ISREG(before.st_mode):
             raise Unusable("unreadable", f"{arrival.path} is no regular file.")
@@ -94,7 +97,11 @@ def _fetched(arrival: Arrival, remote: Remote, staging: Path, beat: Beat) -> Ite
     with tempfile.TemporaryFile(dir=staging, buffering=0) as file:
         digest = hashlib.sha256()
         with contextlib.closing(fetch(arrival.path, remote, lambda size: check_size(arrival, size))) as blocks:
+            size = 0
             for block in blocks:
+                size += len(block)
+                if 0 < arrival.bytes < size:  # a store that never ends would fill the disk
+                    check_size(arrival, size)
                 digest.update(block)
                 rest = memoryview(block)
                 while rest:

@@ -18,7 +18,7 @@ READ_SECONDS = 60
 """Longest silence of a store: shorter than any usual heartbeat."""
 REFUSING: Final = frozenset({401, 403, 407})
 BAD_REQUEST: Final = 400
-GONE: Final = 410
+GONE: Final = frozenset({404, 410})
 EXPIRED: Final = frozenset({"ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired",
                             "AuthorizationHeaderMalformed", "RequestTimeTooSkewed"})  # fmt: skip
 """S3's codes that mean the credentials, though s3fs does not tell them as PermissionError."""
@@ -118,9 +118,11 @@ def _patience(protocol: str, options: Options) -> Options:
 
 def told(error: Exception, url: str, remote: Remote, options: Options) -> Unusable | StageError:
     """Return a library's error as the input's, the credentials' or the store's."""
+    if remote.protocol in {"http", "https"} and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # fsspec says "not found" of whatever stands before a file's size, a refusal too
     status, code = _answer(error)
     said = without_secrets(f"{type(error).__name__}: {error}".strip(": "), options)[:500]
-    if isinstance(error, FileNotFoundError) or status == GONE:
+    if isinstance(error, FileNotFoundError) or status in GONE:
         return Unusable("vanished", f"{url} is not there (any more).")
     if isinstance(error, IsADirectoryError):
         return Unusable("unreadable", f"{url} is a folder.")

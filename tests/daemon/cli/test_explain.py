@@ -20,7 +20,7 @@ from daemon.core.events import (
     StageInterrupted,
     StageStarted,
 )
-from daemon.core.plans import Law, Prediction, Schedule, Training
+from daemon.core.plans import Law, ModelSettings, Prediction, Schedule, Training
 from daemon.core.state import State
 from daemon.journal.sqlite import open_reader
 from daemon.story import Story, tell
@@ -306,6 +306,24 @@ def test_numbers_stand_beside_their_bounds() -> None:
         "shift 0.5000 (weak below 0.0200, strong from 0.7000)",
         "tokens 5 (at least 10)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (ModelSettings(preset="small"), "random weights (llama small)"),
+        (ModelSettings(kind="hf", path="models/ours"), "the weights in models/ours"),
+        (ModelSettings(kind="module", factory="clicks:make"), "the weights that clicks:make makes"),
+    ],
+)
+def test_a_training_from_scratch_says_where_its_weights_are_from(
+    trained: "Chronicle", model: ModelSettings, words: str
+) -> None:
+    """Only the built-in decoder begins with random weights of a preset."""
+    plan = told(trained, champion(trained)).plan
+    scratch = replace(plan, model=model, start=replace(plan.start, kind="scratch"))
+    rows = dict(plan_rows(scratch, None))
+    assert (rows["starts at"], rows["optimiser"]) == (words, "new")
 
 
 def test_what_was_expected_stands_beside_what_came(trained: "Chronicle") -> None:

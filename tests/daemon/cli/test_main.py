@@ -89,6 +89,19 @@ def test_every_mistake_in_the_configuration_is_told(rewarm: "Command", configura
     assert "rewarm: rewarm.yaml: http.port" in err
 
 
+def test_the_configuration_is_shown_without_pythons_brackets(rewarm: "Command", configuration: "Configuration") -> None:
+    """Lists and nested settings are told in words."""
+    Path("rewarm.yaml").write_text("pipelines: {a: {policies: [{kind: rewarm_replay}]}}\n", encoding="utf-8")
+
+    code, out, _ = rewarm("check-config")
+
+    words = " ".join(out.split())
+    assert code == 0
+    assert "replay_schedule none" in words
+    assert "planner (weights (old 1.0, new 1.0), price 0.01, least_runs 3" in words
+    assert not set("[]{}'") & set(words)
+
+
 def test_a_busy_journal_has_its_own_exit_code(rewarm: "Command", monkeypatch: pytest.MonkeyPatch) -> None:
     """Exit code 3 says that another daemon holds the journal."""
 

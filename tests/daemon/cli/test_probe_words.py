@@ -24,7 +24,7 @@ def test_a_shift_has_its_interval(measured: ProbeMeasured) -> None:
 
     assert shift(measured) == "+0.4375 [+0.3981, +0.4771]"
     assert shift(earlier, 3) == "+0.438"
-    assert summary(measured) == "shift +0.4375 [+0.3981, +0.4771] nats per byte; tests 5.1% near-duplicates"
+    assert summary(measured) == "shift +0.4375 [+0.3981, +0.4771]; tests 5.1% near-duplicates"
 
 
 def test_a_probe_without_a_shift_says_why(measured: ProbeMeasured) -> None:

@@ -176,10 +176,28 @@ def test_a_note_tells_what_the_probe_measured(history: Sequence[Record]) -> None
     probe = msgspec.json.decode(golden.read_bytes(), type=ProbeMeasured)
 
     told = note([replace(record, event=probe)], None)
-    assert "+0.4375 [+0.3981, +0.4771] nats/byte" in told
+    assert "+0.4375 [+0.3981, +0.4771] nats per byte" in told
     assert "seen before: 5.1% of tests" in told
     bare = replace(probe, shift_low=None, shift_high=None, near_duplicates={"tests": 0.0})
-    assert note([replace(record, event=bare)], None).endswith("past: +0.4375 nats/byte.")
+    assert note([replace(record, event=bare)], None).endswith("past: +0.4375 nats per byte.")
+
+
+def test_a_note_counts_losses_in_the_models_unit(history: Sequence[Record]) -> None:
+    """A module's losses are its own, per example: no nat and no byte is spoken of."""
+    golden = Path(__file__).parents[2] / "golden" / "events" / "probe.measured.v1.full.json"
+    probe = replace(history[0], event=msgspec.json.decode(golden.read_bytes(), type=ProbeMeasured))
+    story = []
+    for record in history:
+        event = record.event
+        if isinstance(event, RunStarted):
+            model = replace(event.plan.model, kind="module", factory="clicks:make")
+            event = replace(event, plan=replace(event.plan, model=model))
+        if isinstance(event, RunStarted | ModelEvaluated):
+            story.append(replace(record, event=event))
+    told = note([*story, probe], None)
+    assert "[+0.3981, +0.4771] loss per example." in told
+    assert "**Losses** on held-out documents, loss per example:" in told
+    assert "nats" not in told
 
 
 def test_parameters_are_flat_text(history: Sequence[Record]) -> None:

@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,15 @@ from daemon.core.errors import StageError
 from daemon.core.plans import ModelSettings
 from stages.training.checkpoint import (
     OPTIMISER,
+    Contents,
+    Saved,
+    copy_checkpoint,
     find_newest,
     load_optimiser,
     prune,
     save_checkpoint,
     verify,
+    write_checkpoint,
 )
 from stages.training.encoding import BYTES
 from stages.training.files import MANIFEST, MODEL, digest
@@ -174,6 +179,52 @@ def test_the_newest_two_are_kept(tmp_path: Path, trained: Trained) -> None:
     prune(tmp_path)
 
     assert {path.name for path in tmp_path.glob("checkpoints/*")} == {"step-000000002", "step-000000010"}
+
+
+def test_what_a_kill_left_half_written_goes(tmp_path: Path, trained: Trained) -> None:
+    """It is as large as a checkpoint, and nobody else would ever look at it."""
+    for name in ("checkpoints/.step-000000001.4711.tmp", ".trunk.4711.tmp", ".candidate.4711.tmp"):
+        left = tmp_path / name
+        left.mkdir(parents=True)
+        (left / MODEL).write_bytes(b"half")
+    save(tmp_path / "checkpoints" / "step-000000002", trained, 2)
+    prune(tmp_path)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]
+    assert [path.name for path in tmp_path.glob("checkpoints/*")] == ["step-000000002"]
+
+
+def test_only_what_is_wanted_is_read_whole(tmp_path: Path, trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint may be of many gigabytes: one of another plan, or of a step too far, is known by its manifest."""
+    for step, plan in ((5, PLAN), (7, PLAN), (8, "another")):
+        save(tmp_path / "checkpoints" / f"step-{step:09d}", trained, step, plan=plan)
+    seen: list[Path] = []
+
+    def watched(path: Path, sha256: str | None = None) -> Saved:
+        seen.append(path)
+        return verify(path, sha256)
+
+    monkeypatch.setattr("stages.training.checkpoint.verify", watched)
+    found = find_newest([tmp_path], PLAN, below=7)
+
+    assert found is not None
+    assert seen == [found[0]] == [tmp_path / "checkpoints" / "step-000000005"]
+
+
+def test_a_copy_takes_no_memory(tmp_path: Path) -> None:
+    """Whatever the size of its files, and it is the same checkpoint."""
+    source, target = tmp_path / "a", tmp_path / "b"
+    large = {MODEL: {"w": torch.zeros(1 << 20)}}
+    sha256 = write_checkpoint(source, Contents(small={}, tensors=large, step=1, steps=1, seed=0, plan=PLAN))
+    target.mkdir()
+    tracemalloc.start()
+    copied = copy_checkpoint(source, target)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert copied == sha256
+    verify(target, sha256)
+    assert peak < 1 << 20
 
 
 def test_weights_alone_have_no_moments(tmp_path: Path, trained: Trained) -> None:

@@ -17,6 +17,7 @@ from daemon.core.errors import StageError
 from daemon.core.events import AnyEvent, DataIngested
 from daemon.core.plans import DataSettings, ModelSettings, Plan, TokenizerSettings
 from stages.run_folder import Arrival
+from stages.training.encoding import BYTES
 from stages.training.evaluation import (
     EXCERPT_TOKENS,
     Budget,
@@ -30,6 +31,7 @@ from stages.training.evaluation import (
 )
 from stages.training.models.decoder import PRESETS, Decoder, initialise
 from stages.training.models.language import Language
+from stages.training.models.llama import Llama
 from stages.training.shards import END, VOCABULARY, Part
 
 Make = Callable[..., Part]
@@ -95,6 +97,24 @@ def test_windows_of_unlike_length_do_not_touch_each_other(make_part: Make) -> No
     for at, tokens in enumerate(excerpts.tokens):
         alone = Language().document_nats(model, [tokens], context=32, beat=lambda: None)
         assert alone == pytest.approx(together[at], rel=1e-5)
+
+
+def test_a_large_vocabulary_is_measured_in_fewer_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logits are what takes memory: no more of them at once than there is room for, and the same losses."""
+    seen: list[torch.Size] = []
+
+    class Watched(Even):
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            seen.append(tokens.shape)
+            return super().forward(tokens)
+
+    tokens = [np.arange(33, dtype=np.uint16)] * 5
+    monkeypatch.setattr("stages.training.models.language.LOGITS", 2 * 32 * 257)
+    adapter = Llama(ModelSettings(preset="micro"), BYTES, 32)
+    nats = adapter.document_nats(Watched(), tokens, context=32, beat=lambda: None)
+
+    assert seen == [(2, 32), (2, 32), (1, 32)]
+    assert nats == pytest.approx(32 * math.log(264))
 
 
 def test_the_choice_is_bounded_and_does_not_change(make_part: Make) -> None:

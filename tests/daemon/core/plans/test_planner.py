@@ -215,6 +215,14 @@ def test_without_a_past_nothing_is_replayed() -> None:
     assert choice.prediction.forgetting is None
 
 
+def test_a_past_without_tokens_is_not_replayed() -> None:
+    """All that is left of a past domain may be held out: no share of it can be drawn."""
+    plan = replace(PLAN, past={"prose": Amount(arrivals=1, documents=1, bytes=9)})
+    choice = choose(LAW, plan, BEFORE, epochs=1.0, most=None, options=Options())
+    assert choice is not None
+    assert choice.training.replay == 0
+
+
 def test_a_prediction_tells_losses_and_changes() -> None:
     """Losses are the probe's with the change; both are rounded to 12 digits."""
     seen = traits(PLAN, TRAINING, BEFORE)

@@ -59,3 +59,9 @@ def test_what_was_forgotten_is_replayed_more() -> None:
     weights = by_increase(["a", "b", "c"], {"a": 1.3, "b": 1.1, "c": 0.9}, {"a": 1.0, "b": 1.0, "c": 1.0})
     assert weights == pytest.approx({"a": 0.2 / 3 + 0.6, "b": 0.2 / 3 + 0.2, "c": 0.2 / 3})
     assert by_increase(["b", "a"], {"a": 1.0}, {}) == even(["a", "b"]) == {"a": 0.5, "b": 0.5}
+
+
+def test_losses_that_make_no_sense_give_weights_all_the_same() -> None:
+    """What no sum can hold is no reason for a weight that is no number."""
+    weights = by_increase(["a", "b"], {"a": 1e308, "b": 1e308}, {"a": 0.0, "b": -1e308})
+    assert weights == {"a": 0.5, "b": 0.5}

@@ -92,6 +92,27 @@ def test_documents_are_measured_in_evaluation_mode(adapt: Adapt) -> None:
     assert len(adapter.document_nats(model, [], context=1, beat=lambda: None)) == 0
 
 
+def test_what_a_module_keeps_of_a_measurement_can_be_trained_with(adapt: Adapt) -> None:
+    """Such as a table that it made for the sizes that it met there."""
+    adapter = adapt(
+        """
+        class Tabled(nn.Linear):
+            table = None
+            def forward(self, x):
+                if self.table is None:
+                    self.table = torch.full((1, 2), 2.0)
+                return super().forward(x) * self.table[:, :1]
+
+        def make(): return task(Tabled(2, 1))
+        """
+    )
+    model = adapter.make(1)
+    adapter.document_nats(model, RECORDS, context=1, beat=lambda: None)
+    model.train()
+    adapter.row_losses(model, adapter.collate(RECORDS, CPU)).sum().backward()  # type: ignore[no-untyped-call]
+    assert all(weight.grad is not None for weight in model.parameters())
+
+
 def test_what_is_kept_comes_back(adapt: Adapt, tmp_path: Path) -> None:
     """Parameters and buffers bit by bit; a tensor of two names lies there once, and stays one."""
     adapter = adapt(

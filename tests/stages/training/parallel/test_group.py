@@ -1,5 +1,6 @@
 """Shards of a model, as far as one process can show them; and by what processes talk."""
 
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,3 +55,32 @@ def test_each_process_has_a_device_of_its_own(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(StageError, match="`processes` is 3, but CUDA shows 2") as caught:
         choose_backend(3, 2)
     assert caught.value.failure == "user_error"
+
+
+def test_only_the_leader_holds_what_is_whole(shards: Shards) -> None:
+    """The others let each weight go before the next: together these are what a device has no room for."""
+    module = nn.Sequential(*(nn.Linear(64, 64, bias=False) for _ in range(4)))
+    parts = dict(shards.wrap(module).named_parameters())
+    alive: list[weakref.ref[torch.Tensor]] = []
+    most = 0
+
+    class Watched(dict[str, torch.Tensor]):
+        def items(self) -> Iterator[tuple[str, torch.Tensor]]:  # type: ignore[override]
+            nonlocal most
+            for each in super().items():
+                most = max(most, sum(reference() is not None for reference in alive))
+                yield each
+
+    full = DTensor.full_tensor
+
+    def watched(self: DTensor) -> torch.Tensor:
+        whole = full(self).clone()
+        alive.append(weakref.ref(whole))
+        return whole
+
+    shards.rank = 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DTensor, "full_tensor", watched)
+        assert shards.whole(Watched(parts)) == {}
+    assert len(alive) == 4
+    assert most == 1

@@ -16,7 +16,7 @@ from stages.base import Context, Result, Stopped
 from stages.run_folder import Outcome, read_specification
 from stages.training.parallel.group import Group, blocks
 from stages.training.parallel.launch import Ranks
-from stages.training.parallel.wire import Beat, Born, Done, Failed, Halted, Wire, pair, receive
+from stages.training.parallel.wire import Alive, Beat, Born, Done, Failed, Halted, Wire, pair, receive
 
 
 @pytest.fixture
@@ -54,6 +54,13 @@ def end_of(context: Context, *happened: Failed | int) -> StageError:
     with pytest.raises(StageError) as caught:
         ranks.verdict()
     return caught.value
+
+
+def test_a_leader_that_lives_sets_the_alarm_anew(context: Context) -> None:
+    """It has come no further, but a part that takes long is done."""
+    signal.setitimer(signal.ITIMER_REAL, 5.0)
+    Ranks(context).take(Alive())
+    assert signal.getitimer(signal.ITIMER_REAL)[0] > context.specification.plan.limits.heartbeat - 5
 
 
 def test_a_rank_that_says_why_goes_before_those_that_miss_it(context: Context) -> None:

@@ -162,7 +162,7 @@ def test_fields_are_called_as_configured(source_of: Make) -> None:
         (b"b", "1.5"),
         (b"c", None),
     ]
-    assert [each.group for each in read(source_of(columns), "parquet", data)] == ["7.0", "1.5", None]
+    assert [each.group for each in read(source_of(columns), "parquet", data)] == ["7", "1.5", None]
     same = DataSettings(text="body", group="body")
     assert [each.group for each in read(source_of(lines), "jsonl", same)] == [None] * 3
     assert [each.group for each in read(source_of(columns), "parquet", same)] == [None] * 3

@@ -185,6 +185,10 @@ def test_http_is_read_as_a_stream(
     message = failure(arrival_of(url), root, tmp_path)
     assert "renew the credentials" in message
     assert "long-secret-token" not in message
+    gate.orders.answers = -1  # not even the size is told: the file is not gone for that
+    assert "renew the credentials" in failure(arrival_of(url), root, tmp_path)
+    with pytest.raises(StageError, match="renew the credentials"):
+        size_of(url, root)
 
     for gone in (404, 410):
         gate.orders.answers, gate.orders.fault = -1, (gone, b"")
