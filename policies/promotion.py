@@ -10,6 +10,9 @@ from daemon.core.events import Numbers, Record
 from daemon.core.state import Pipeline, Run
 from policies.base import BasePolicy, finished_stage
 
+FEWEST = 2
+"""Documents below which an interval over documents says nothing."""
+
 
 class Promotion(BasePolicy):
     """The gate after evaluation: forgetting within bounds on every older domain, and a gain on the new ones.
@@ -20,7 +23,7 @@ class Promotion(BasePolicy):
     judged by the mean when it is `auto`.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     kind: Literal["promotion"] = "promotion"
     max_forgetting: float = Field(default=0.02, description="largest rise of an older domain's loss")
     min_gain: float = Field(default=0.0, description="smallest fall of the new domains' mean loss")
@@ -72,11 +75,13 @@ class Promotion(BasePolicy):
             if difference is None:
                 continue
             mean, low, high = (rounded(x) for x in (difference.mean, difference.low, difference.high))
+            if difference.documents < FEWEST:
+                doubts.append(f"{domain} was measured on one document")
             older = domain in run.plan.past
             if older:
                 inputs[f"forgetting.{domain}"] = mean
                 if mean > self.max_forgetting:
-                    sure = low > self.max_forgetting or self.approval == "auto"
+                    sure = (low > self.max_forgetting and difference.documents >= FEWEST) or self.approval == "auto"
                     (faults if sure else doubts).append(
                         f"{domain} is forgotten by {mean:.4f} {run.plan.model.unit} (at most {self.max_forgetting:g})"
                     )

@@ -135,7 +135,8 @@ class RewarmReplay(Starting):
             thresholds["age_seconds"] = self.max_age.total_seconds()
             inputs["age_seconds"] = rounded((record.recorded_at - oldest).total_seconds()) if oldest else None
         if verdict == "blocked":
-            reason = f"The last run over this data {state.last.outcome if state.last else 'failed'}; new data or retry."
+            how = "was cancelled" if state.last is not None and state.last.outcome == "cancelled" else "failed"
+            reason = f"The last run over this data {how}: it waits for more, or `rewarm request retry {state.name}`."
         elif verdict == "due":
             what = "a base training" if state.champion is None else "an increment"
             why = f"{waiting:,} new tokens wait" if waiting >= self.after_tokens else f"data waited {self.max_age}"

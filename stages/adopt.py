@@ -14,7 +14,7 @@ from torch import nn
 from daemon.core.errors import StageError
 from daemon.core.events import Artefact
 from stages.base import Context, Result
-from stages.training.checkpoint import OPTIMISER, Saved
+from stages.training.engine.checkpoint import OPTIMISER, Saved
 from stages.training.files import MANIFEST, MODEL, digest
 from stages.training.foreign import Foreign
 from stages.training.models import adapter_of

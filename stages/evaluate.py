@@ -8,10 +8,10 @@ from daemon.core.events import Artefact, Comparison, ModelEvaluated
 from daemon.core.plans import Checkpoint
 from daemon.files import write_atomically
 from stages.base import Context, Result
-from stages.training.device import prepare
-from stages.training.evaluation import Budget, Excerpts, Floats, compare
+from stages.training.engine.device import prepare
 from stages.training.files import MANIFEST, digest
-from stages.training.measuring import held_out, load_recorded
+from stages.training.judging.evaluation import Budget, Excerpts, Floats, compare
+from stages.training.judging.measuring import held_out, load_recorded
 from stages.training.models import adapter_of
 
 BUDGET = Budget(documents=128, bytes=128 * 1024, examples=2048)

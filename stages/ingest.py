@@ -12,12 +12,12 @@ from daemon.core.events import Artefact, DataIngested, DataRejected
 from daemon.core.plans import Amount
 from stages.base import Context, Result
 from stages.run_folder import Arrival
+from stages.training.data.manifests import Manifest, read_manifest
+from stages.training.data.seen import Seen
+from stages.training.data.tokenizers import tokenizer_of
+from stages.training.data.writing import Making, Named, write_shard
 from stages.training.files import MANIFEST, digest
-from stages.training.manifests import Manifest, read_manifest
 from stages.training.reading import Unusable, documents, open_arrival
-from stages.training.seen import Seen
-from stages.training.tokenizers import tokenizer_of
-from stages.training.writing import Making, Named, write_shard
 
 LEAST_TOKENS = 2
 """What one can be learned from: a token, and the next one."""
@@ -69,7 +69,7 @@ class Ingest:
             context.emit(event)
             ingested.append(event)
         if arrivals and not ingested:
-            message = f"None of the {len(arrivals)} arrivals can be used; the reasons are in data.rejected."
+            message = "No arrival of this run can be used; `rewarm dead-letters list` has the reasons."
             raise StageError("bad_sample", message)
         return Result(
             metrics={

@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping
 from daemon.core.events import Lengths, ProbeMeasured
 from stages.base import Context, Result
 from stages.run_folder import Shard
-from stages.training.device import prepare
-from stages.training.evaluation import Budget, Excerpts, Floats, Side, shift_between, summarise
-from stages.training.fitting import fit
-from stages.training.manifests import Manifest, read_manifest
-from stages.training.measuring import held_out, load_recorded
+from stages.training.data.manifests import Manifest, read_manifest
+from stages.training.engine.device import prepare
+from stages.training.judging.evaluation import Budget, Excerpts, Floats, Side, shift_between, summarise
+from stages.training.judging.fitting import fit
+from stages.training.judging.measuring import held_out, load_recorded
 from stages.training.models import adapter_of
 
 BUDGET = Budget(documents=64, bytes=64 * 1024, examples=1024)

@@ -9,7 +9,7 @@ from daemon.core.events import Artefact, ModelEvaluated, ModelPromoted
 from daemon.core.plans import Checkpoint
 from stages.base import Context, Result
 from stages.evaluate import EVALUATION, find_candidate
-from stages.training.checkpoint import copy_checkpoint, verify
+from stages.training.engine.checkpoint import copy_checkpoint, verify
 from stages.training.files import MANIFEST, digest, new_folder
 
 

@@ -14,8 +14,8 @@ from daemon.core.errors import StageError
 from daemon.core.events import Artefact
 from daemon.core.plans import Engine, trunk_step
 from stages.base import Context, Result
-from stages.training.average import Average
-from stages.training.checkpoint import (
+from stages.training.engine.average import Average
+from stages.training.engine.checkpoint import (
     OPTIMISER,
     copy_checkpoint,
     find_newest,
@@ -23,16 +23,16 @@ from stages.training.checkpoint import (
     load_optimiser,
     verify,
 )
-from stages.training.device import prepare
+from stages.training.engine.device import prepare
+from stages.training.engine.guard import Guard
+from stages.training.engine.keeping import Keeper, Trained
+from stages.training.engine.loop import Loop
+from stages.training.engine.memory import telling_sizes
+from stages.training.engine.optimiser import make_optimiser
+from stages.training.engine.team import Alone, Team
 from stages.training.files import MANIFEST, digest, new_folder
-from stages.training.guard import Guard
-from stages.training.keeping import Keeper, Trained
-from stages.training.loop import Loop
-from stages.training.memory import telling_sizes
-from stages.training.mixture import make_mixture
+from stages.training.mixing.mixture import make_mixture
 from stages.training.models import adapter_of
-from stages.training.optimiser import make_optimiser
-from stages.training.team import Alone, Team
 
 logger = logging.getLogger("rewarm.stage")
 

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from daemon.core.errors import StageError
-from stages.training.checkpoint import ENGINE, OPTIMISER, Saved
+from stages.training.engine.checkpoint import ENGINE, OPTIMISER, Saved
 from stages.training.files import MANIFEST, MODEL, Stamp, new_folder, stamp, write_file
 from stages.training.models.hf import BESIDE, CONFIG, INDEX
 from stages.training.models.parts import check_moments, merge

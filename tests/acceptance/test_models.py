@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from daemon.core.events import ModelEvaluated, ModelPromoted, RunStarted, StageSucceeded
-from stages.training.encoding import BYTES
+from stages.training.data.encoding import BYTES
 from tests.acceptance.home import RECOVERY, Home, event
 
 pytestmark = pytest.mark.slow

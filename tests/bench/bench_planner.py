@@ -29,7 +29,7 @@ from pathlib import Path
 import msgspec
 
 from daemon.core.plans.law import forgetting, gain
-from stages.training.fitting import Point, fit_points, fitted, points_of
+from stages.training.judging.fitting import Point, fit_points, fitted, points_of
 from tests.bench.planner_life import LEAST, Life, Tried, domain_names, kept_domains, live
 from tests.bench.targets import ROOT, Figure, commit, report
 

@@ -36,9 +36,9 @@ from stages.base import Context
 from stages.execute import execute
 from stages.run_folder import Arrival, Outcome, Shard, Specification, lines, place_specification
 from stages.train import train
-from stages.training.device import precision, prepare
+from stages.training.engine.device import precision, prepare
+from stages.training.engine.team import Alone
 from stages.training.models import adapter_of
-from stages.training.team import Alone
 from tests.bench.targets import ROOT, report
 
 if TYPE_CHECKING:

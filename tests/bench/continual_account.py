@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 
 from daemon.core.events import Loss
-from stages.training.evaluation import INTERVAL, resample, summarise
+from stages.training.judging.evaluation import INTERVAL, resample, summarise
 from tests.bench.continual_arms import Reading, Readings
 from tests.bench.targets import Figure
 

@@ -19,10 +19,10 @@ from stages.base import Context, Result
 from stages.evaluate import find_candidate
 from stages.execute import execute
 from stages.run_folder import Arrival, Shard, Specification, finished, lines, place_specification
-from stages.training.device import prepare
-from stages.training.evaluation import Budget, Floats
+from stages.training.engine.device import prepare
 from stages.training.files import MANIFEST, digest
-from stages.training.measuring import held_out, load_recorded
+from stages.training.judging.evaluation import Budget, Floats
+from stages.training.judging.measuring import held_out, load_recorded
 from stages.training.models import adapter_of
 from tests.bench.continual_text import Document, Domain
 

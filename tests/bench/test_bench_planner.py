@@ -6,7 +6,7 @@ from daemon.core.events import Loss
 from daemon.core.plans import Amount, Limits, ModelSettings, Plan, Schedule, Start, Training
 from daemon.core.plans.law import NewDomain, OldDomain, Traits
 from stages.run_folder import PastRun
-from stages.training.fitting import Point
+from stages.training.judging.fitting import Point
 from tests.bench.bench_planner import Known, best, judge, orders, readings
 from tests.bench.planner_life import SHARES, Tried
 

@@ -3,6 +3,7 @@
 from typing import Any, Literal
 
 import pytest
+from msgspec.structs import replace
 
 from daemon.core.commands import HoldRun, RejectRun, RunStage
 from daemon.core.decisions import Decision
@@ -102,6 +103,18 @@ def test_intervals_of_the_gain(
     assert judge(build, Promotion(approval="auto", min_gain=0.1), evaluation).verdict == auto
     assert judge(build, Promotion(approval="undecided", min_gain=0.1), evaluation).verdict == undecided
     assert judge(build, Promotion(approval="always", min_gain=0.1), evaluation).verdict == always
+
+
+def test_one_document_decides_nothing(build: Build) -> None:
+    """Its interval has no width: whoever wants to be asked where it is undecided is asked, however large the gain."""
+    run = build.run("evaluate", done=True, evaluation={"code": build.comparison(-0.3)})
+    (told,) = run.evaluation.values()
+    alone = replace(told, difference=replace(told.difference, documents=1))
+    state = build.pipeline(active=replace(run, evaluation={"code": alone}), champion=build.model())
+    decision = Promotion(approval="undecided").decide(state, build.record(EVALUATED))
+    assert decision is not None
+    assert decision.verdict == "hold"
+    assert "one document" in decision.reason
 
 
 def test_a_person_can_force_a_promotion(build: Build) -> None:

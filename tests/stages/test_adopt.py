@@ -24,7 +24,7 @@ from daemon.core.plans import Checkpoint, ModelSettings, Plan, Start
 from stages.execute import execute
 from stages.run_folder import Arrival, Champion, Shard
 from stages.training import foreign
-from stages.training.checkpoint import OPTIMISER, verify
+from stages.training.engine.checkpoint import OPTIMISER, verify
 from stages.training.files import MANIFEST, MODEL, digest
 
 Run = Callable[..., list[AnyEvent]]

@@ -13,8 +13,8 @@ from daemon.core.events import AnyEvent, DataIngested, DataRejected, StageFailed
 from daemon.core.plans import DataSettings, ModelSettings, Plan, TokenizerSettings
 from stages.execute import execute
 from stages.run_folder import Arrival, Shard
-from stages.training.output import Output
-from stages.training.shards import END, Part, read_manifest
+from stages.training.data.output import Output
+from stages.training.data.shards import END, Part, read_manifest
 
 Run = Callable[..., list[AnyEvent]]
 Arrive = Callable[..., Arrival]

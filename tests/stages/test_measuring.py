@@ -21,9 +21,9 @@ from daemon.core.events import (
 from daemon.core.plans import Plan
 from stages.probe import lengths, near_duplicates, together
 from stages.run_folder import Champion, Shard
-from stages.training.checkpoint import verify
+from stages.training.data.manifests import Manifest
+from stages.training.engine.checkpoint import verify
 from stages.training.files import MANIFEST, MODEL, stamp
-from stages.training.manifests import Manifest
 
 Run = Callable[..., list[AnyEvent]]
 Place = Callable[..., Path]

@@ -21,9 +21,9 @@ from daemon.core.events import (
 )
 from daemon.core.plans import Limits, ModelSettings, Optimiser, Plan
 from stages.run_folder import Champion, Shard
-from stages.training.checkpoint import OPTIMISER, verify
+from stages.training.engine.checkpoint import OPTIMISER, verify
+from stages.training.engine.saving import Writer
 from stages.training.files import MANIFEST, digest
-from stages.training.saving import Writer
 
 Run = Callable[..., list[AnyEvent]]
 Place = Callable[..., Path]
@@ -38,9 +38,9 @@ WORKER = """
 import json, os, signal, sys
 from pathlib import Path
 import stages.train
-import stages.training.checkpoint as checkpoint
+import stages.training.engine.checkpoint as checkpoint
 from stages.execute import execute
-from stages.training.step import Stepper
+from stages.training.engine.step import Stepper
 
 def die_before(step):
     backward = Stepper.backward

@@ -14,13 +14,13 @@ from daemon.core.events import AnyEvent, StageFailed, StageInterrupted, StagePro
 from daemon.core.plans import Checkpoint, Engine, Optimiser, Plan
 from stages.base import Context
 from stages.run_folder import Champion, Shard
-from stages.training.checkpoint import ENGINE, OPTIMISER, Contents, verify, write_checkpoint
+from stages.training.engine.checkpoint import ENGINE, OPTIMISER, Contents, verify, write_checkpoint
+from stages.training.engine.keeping import Keeper
+from stages.training.engine.loop import LAGS
+from stages.training.engine.progress import Progress
+from stages.training.engine.step import Stepper
 from stages.training.files import MODEL, digest
-from stages.training.keeping import Keeper
-from stages.training.loop import LAGS
 from stages.training.models.language import Language
-from stages.training.progress import Progress
-from stages.training.step import Stepper
 
 Run = Callable[..., list[AnyEvent]]
 Shards = tuple[Shard, ...]
@@ -135,7 +135,7 @@ def test_reading_the_device_seldom_changes_nothing(train: Train, monkeypatch: py
     """As on CUDA: what is judged is read some steps later, and weights and curves are the same."""
     _, often = train(1, adamw=Optimiser(skip_sigma=6.0, average=0.9))
     monkeypatch.setitem(LAGS, "cpu", 8)
-    monkeypatch.setattr("stages.training.loop.SILENT", 1e9)
+    monkeypatch.setattr("stages.training.engine.loop.SILENT", 1e9)
     monkeypatch.setattr(Progress, "due", lambda self, step: step % 13 == 0 or step == 40)
     _, seldom = train(2, adamw=Optimiser(skip_sigma=6.0, average=0.9))
 
@@ -175,7 +175,7 @@ def test_a_loss_that_is_no_number_is_named_though_it_is_read_later(
         return ROW_LOSSES(self, model, inputs) * (torch.nan if len(seen) == 18 else 1.0)
 
     monkeypatch.setitem(LAGS, "cpu", 8)
-    monkeypatch.setattr("stages.training.loop.SILENT", 1e9)
+    monkeypatch.setattr("stages.training.engine.loop.SILENT", 1e9)
     monkeypatch.setattr(Progress, "due", lambda self, step: False)
     monkeypatch.setattr(Language, "row_losses", breaking)
     failed = run_stage("train", plan=make_base_plan(), new=past)[-1]
@@ -308,7 +308,7 @@ def raising(error: Exception) -> Callable[..., object]:
             "batch 4, context 32, accumulate 1",
         ),
         (
-            "stages.training.saving.write_checkpoint",
+            "stages.training.engine.saving.write_checkpoint",
             OSError(errno.ENOSPC, "No space left on device"),
             "disk_full",
             "No space left",

@@ -2,8 +2,8 @@
 
 from daemon.core.errors import StageError
 from stages.base import Context
+from stages.training.data.tokenizers import tokenizer_of
 from stages.training.models.base import Adapter
-from stages.training.tokenizers import tokenizer_of
 
 KINDS = ("llama", "hf", "module")
 

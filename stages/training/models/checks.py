@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from daemon.core.errors import FailureClass, StageError
-from stages.training.encoding import Tokenizer
-from stages.training.tokenizers import read_tokenizer
+from stages.training.data.encoding import Tokenizer
+from stages.training.data.tokenizers import read_tokenizer
 
 TOKENIZER = "tokenizer.json"
 

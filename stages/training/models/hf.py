@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from daemon.core.errors import FailureClass, StageError
 from daemon.core.plans import ModelSettings
-from stages.training.encoding import Tokenizer
+from stages.training.data.encoding import Tokenizer
+from stages.training.engine.memory import is_shortage
 from stages.training.files import MODEL
-from stages.training.memory import is_shortage
 from stages.training.models.checks import check_finite, check_tokenizer, check_vocabulary
 from stages.training.models.language import Language
 

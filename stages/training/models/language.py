@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from daemon.core.errors import StageError
-from stages.training.device import precision
+from stages.training.engine.device import precision
 from stages.training.models.base import Row
 
 ROWS = 16

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from stages.training.encoding import Tokenizer
+from stages.training.data.encoding import Tokenizer
 from stages.training.models import legacy
 from stages.training.models.decoder import ModelConfig
 from stages.training.models.sizes import fault

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from daemon.core.errors import StageError
 from daemon.core.plans import ModelSettings
-from stages.training.encoding import Tokenizer
+from stages.training.data.encoding import Tokenizer
 from stages.training.files import MODEL
 from stages.training.models import legacy
 from stages.training.models.checks import check_finite, check_tokenizer, check_vocabulary

@@ -18,7 +18,7 @@ from torch.nn.parameter import is_lazy
 
 from daemon.core.errors import StageError
 from daemon.core.plans import ModelSettings
-from stages.training.device import precision
+from stages.training.engine.device import precision
 from stages.training.files import MODEL
 from stages.training.models.base import Row
 from stages.training.task import Record, Task
@@ -248,9 +248,8 @@ def _call(factory: str) -> Task[Any]:
         message = f"The factory {factory!r} raised {type(error).__name__}: {error}. It is called without arguments."
         raise StageError("user_error", message) from error
     if not isinstance(task, Task):
-        message = (
-            f"The factory {factory!r} returned a {type(task).__name__}: it must return a stages.training.task.Task."
-        )
+        made = type(task).__name__
+        message = f"The factory {factory!r} returned a value of type {made}: it must return a stages.training.task.Task."
         raise StageError("user_error", message)
     model: object = task.model
     if not isinstance(model, nn.Module) or not any(each.requires_grad for each in model.parameters()):

@@ -19,7 +19,7 @@ from stages.base import PROGRESS_SECONDS, Context, Stopped
 from stages.execute import classify
 from stages.run_folder import Outcome, Specification, read_specification
 from stages.train import train
-from stages.training.device import THREADS
+from stages.training.engine.device import THREADS
 from stages.training.parallel.group import Group, group
 from stages.training.parallel.mortal import die_with
 from stages.training.parallel.wire import Alive, Beat, Born, Done, Failed, Halted, Wire

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from daemon.core.errors import StageError
 from daemon.core.plans import ModelSettings
 from stages.run_folder import Champion
-from stages.training.checkpoint import OPTIMISER, Saved, verify
-from stages.training.encoding import BYTES
+from stages.training.data.encoding import BYTES
+from stages.training.engine.checkpoint import OPTIMISER, Saved, verify
 from stages.training.files import MANIFEST, MODEL
 from stages.training.foreign import Foreign
 from stages.training.models.llama import Llama

@@ -9,13 +9,13 @@ import pytest
 from daemon.core.errors import StageError
 from daemon.core.events import AnyEvent, DataIngested
 from stages.run_folder import Arrival
-from stages.training.encoding import Tokenizer
+from stages.training.data.encoding import Tokenizer
+from stages.training.data.manifests import read_manifest
+from stages.training.data.seen import Seen
+from stages.training.data.tokenizer_training import train_tokenizer
+from stages.training.data.writing import Making, Named, write_shard
 from stages.training.files import MANIFEST
-from stages.training.manifests import read_manifest
 from stages.training.reading import Document
-from stages.training.seen import Seen
-from stages.training.tokenizer_training import train_tokenizer
-from stages.training.writing import Making, Named, write_shard
 
 
 def test_a_file_that_was_announced_wrongly_is_read_anew(

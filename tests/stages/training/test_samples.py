@@ -11,12 +11,12 @@ import pytest
 from daemon.core.events import AnyEvent, ProbeMeasured, StageFailed
 from daemon.core.plans import Plan
 from stages.run_folder import Champion, Shard
-from stages.training.evaluation import Budget, choose
+from stages.training.data.identity import HASH_BYTES
+from stages.training.data.manifests import Manifest
+from stages.training.data.shards import Part
+from stages.training.data.statistics import Statistics
 from stages.training.files import MANIFEST, stamp
-from stages.training.identity import HASH_BYTES
-from stages.training.manifests import Manifest
-from stages.training.shards import Part
-from stages.training.statistics import Statistics
+from stages.training.judging.evaluation import Budget, choose
 
 DOCUMENTS = 150_000
 MOST = 8 << 20

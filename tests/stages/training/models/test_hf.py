@@ -20,8 +20,8 @@ from daemon.core.errors import StageError
 from daemon.core.events import AnyEvent, ModelEvaluated, StageSucceeded
 from daemon.core.plans import ModelSettings, Plan
 from stages.run_folder import Shard
-from stages.training.checkpoint import save_checkpoint
-from stages.training.encoding import BYTES, Tokenizer
+from stages.training.data.encoding import BYTES, Tokenizer
+from stages.training.engine.checkpoint import save_checkpoint
 from stages.training.files import MODEL
 from stages.training.models import hf
 from stages.training.models.hf import INDEX, Hf

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from stages.training.checkpoint import OPTIMISER, load_optimiser, verify
+from stages.training.engine.checkpoint import OPTIMISER, load_optimiser, verify
+from stages.training.engine.optimiser import make_optimiser, set_rate
 from stages.training.models import legacy
 from stages.training.models.llama import Llama
 from stages.training.models.parts import check_moments
-from stages.training.optimiser import make_optimiser, set_rate
 
 FOLDER = Path(__file__).parent / "release_0_1_0"
 EXPECTED = json.loads((FOLDER / "expected.json").read_text(encoding="utf-8"))

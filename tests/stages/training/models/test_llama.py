@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from daemon.core.errors import StageError
 from daemon.core.plans import ModelSettings, Sizes
-from stages.training.encoding import BYTES, Tokenizer
+from stages.training.data.encoding import BYTES, Tokenizer
 from stages.training.files import MODEL
 from stages.training.models.decoder import Decoder
 from stages.training.models.llama import Llama

@@ -193,7 +193,7 @@ def test_another_kind_of_model_is_told(adapt: Adapt, tmp_path: Path, config: byt
         ("def other(): pass", "cannot be imported .*has no attribute 'make'"),
         ("def make(): raise RuntimeError('no disk')", "raised RuntimeError: no disk"),
         ("def make(size): return task()", "called without arguments"),
-        ("def make(): return nn.Linear(2, 1)", "returned a Linear"),
+        ("def make(): return nn.Linear(2, 1)", "of type Linear"),
         ("def make(): return task(nn.ReLU())", "parameters that can be trained"),
         ("def make(): return task(nn.Linear(2, 1).requires_grad_(False))", "parameters that can be trained"),
         ("def make(): return task('model')", "must be an nn.Module"),

@@ -20,7 +20,7 @@ import stages.train
 import stages.training.parallel.agent
 import torch
 from stages.execute import execute
-from stages.training.step import Stepper
+from stages.training.engine.step import Stepper
 
 backward = Stepper.backward
 fault = []

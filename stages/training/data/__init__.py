@@ -1,0 +1,1 @@
+"""From documents to shards: what is dropped, what is held out, how it becomes tokens, what lies on the disk."""

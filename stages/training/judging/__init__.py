@@ -1,0 +1,1 @@
+"""Losses on held-out documents with their intervals, and the law that past runs teach."""
