@@ -249,7 +249,7 @@ def _call(factory: str) -> Task[Any]:
         raise StageError("user_error", message) from error
     if not isinstance(task, Task):
         made = type(task).__name__
-        message = f"The factory {factory!r} returned a value of type {made}: it must return a stages.training.task.Task."
+        message = f"The factory {factory!r} returned a value of type {made}, not a stages.training.task.Task."
         raise StageError("user_error", message)
     model: object = task.model
     if not isinstance(model, nn.Module) or not any(each.requires_grad for each in model.parameters()):
