@@ -14,8 +14,8 @@ from stages.run_folder import Holder
 PACKAGES = ("daemon", "stages", "kernels", "policies")
 VARIABLES = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "TRITON_INTERPRET")
 PREFIXES = ("CUDA_", "OMP_", "GOMP_", "MKL_", "TORCH", "NCCL_", "PYTORCH_", "REWARM_")
-BESIDE = ("REWARM_HTTP__", "GOMP_SPINCOUNT", "TORCHINDUCTOR_CACHE_DIR")
-"""Say nothing of the code: leader and standby differ in their address, and the others are set by what is imported."""
+BESIDE = "REWARM_HTTP__"
+"""Says nothing to a stage, and differs between a leader and a standby with an address of its own."""
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True):

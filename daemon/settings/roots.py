@@ -10,8 +10,8 @@ from pydantic import AfterValidator, Discriminator, Tag, model_validator
 
 from daemon.core.errors import ConfigurationError
 from daemon.settings.base import Model, Name, unique
+from stages.credentials import read_credentials
 from stages.roots import PROTOCOLS, UNPLAIN, Remote, plain
-from stages.training.reading.credentials import read_credentials
 
 
 def _url(url: str) -> str:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from daemon.core.errors import ConfigurationError, StageError
+from stages.credentials import Options, read_credentials, without_secrets
 from stages.roots import PROTOCOLS, Remote
-from stages.training.reading.credentials import Options, read_credentials, without_secrets
 from stages.training.reading.unusable import Unusable
 
 BLOCK = 8 << 20

@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from daemon.core.plans import DataSettings
+from stages.credentials import without_secrets
 from stages.roots import Remote
 from stages.run_folder import Arrival
 from stages.training.reading import Source, Unusable, documents, open_arrival
-from stages.training.reading.credentials import without_secrets
 
 
 def test_gaps_in_a_column_of_numbers_are_no_group(source_of: Callable[..., Source], tmp_path: Path) -> None:
