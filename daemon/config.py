@@ -4,7 +4,7 @@ import difflib
 import hashlib
 import os
 import re
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, cast, get_args, get_origin
@@ -20,6 +20,7 @@ from daemon.core.events import ConfigurationChanged, PipelineSettings, PolicySet
 from daemon.settings import PREFIX, NotifySettings, Settings, SpoolSettings, TlsSettings, TokenSettings
 from daemon.settings.kafka import KafkaSettings
 from daemon.settings.roots import remotes
+from policies.base import BasePolicy
 from stages.roots import Remote
 
 BOOL = "tag:yaml.org,2002:bool"
@@ -108,12 +109,22 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
                 data=pipeline.data.plain(),
                 priority=pipeline.priority,
                 max_domains=pipeline.max_domains,
+                signals=_signals(pipeline.policies),
             )
             for name, pipeline in sorted(self.settings.pipelines.items())
         }
         slots = self.settings.executor.slots
         content = msgspec.json.encode({"slots": slots, "pipelines": pipelines}, order="deterministic")
         return ConfigurationChanged(hash=hashlib.sha256(content).hexdigest(), slots=slots, pipelines=pipelines)
+
+
+def _signals(policies: Sequence[BasePolicy]) -> dict[str, int]:
+    """Return what the policies together look at, each signal as long as whoever needs most of it."""
+    wanted: dict[str, int] = {}
+    for policy in policies:
+        for name, length in policy.signals.items():
+            wanted[name] = max(length, wanted.get(name, 0))
+    return dict(sorted(wanted.items()))
 
 
 def topics_of(configuration: Configuration) -> dict[str, frozenset[str]]:

@@ -24,6 +24,7 @@ from daemon.core.events import (
     RunCancelled,
     RunFailed,
     RunHeld,
+    RunPostponed,
     RunPreempted,
     RunResumed,
     RunStarted,
@@ -337,6 +338,8 @@ def _ending(records: Sequence[Record], started: Record) -> Ending:
                 return _end(event.outcome, "", record, started)
             case RunFailed():
                 return _end("failed", f"{event.failure}: {event.reason}", record, started)
+            case RunPostponed():
+                return _end("postponed", event.reason, record, started)
             case RunCancelled():
                 return _end("cancelled", event.reason, record, started)
             case RunHeld():

@@ -26,6 +26,7 @@ from daemon.core.events import (
     RunCancelled,
     RunFailed,
     RunHeld,
+    RunPostponed,
     RunPreempted,
     RunSucceeded,
     StageFailed,
@@ -202,6 +203,8 @@ class Metrics:
                 self._runs.labels(pipeline, "cancelled").inc()
             case RunHeld():
                 self._runs.labels(pipeline, "held").inc()
+            case RunPostponed():
+                self._runs.labels(pipeline, "postponed").inc()
             case RunPreempted():
                 self._runs.labels(pipeline, "preempted").inc()
             case ModelPromoted():

@@ -85,6 +85,14 @@ class BasePolicy(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     version: ClassVar[int] = 1
     name: Name | None = None
+    mode: Literal["act", "shadow"] | None = Field(
+        default=None, description="shadow: decides and records, and does not act; null: as the pipeline says"
+    )
+
+    @property
+    def shadow(self) -> bool:
+        """Whether its decisions are recorded and not carried out."""
+        return self.mode == "shadow"
 
     @cached_property
     def label(self) -> str:
@@ -102,6 +110,11 @@ class BasePolicy(BaseModel):
     def ticks(self) -> ScheduleSettings | None:
         """When the clock shall tell it `schedule.fired`, if ever."""
         return None
+
+    @property
+    def signals(self) -> Mapping[str, int]:
+        """The signals that it looks at, each with how many of its last values it needs."""
+        return {}
 
     @abstractmethod
     def decide(self, state: Pipeline, record: Record) -> Decision | None:

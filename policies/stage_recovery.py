@@ -6,6 +6,7 @@ from typing import ClassVar, Final, Literal
 from msgspec.structs import replace
 from pydantic import Field
 
+from daemon.core.attempts import DRAINED
 from daemon.core.commands import FailRun, KillStage, RunStage
 from daemon.core.decisions import Decision
 from daemon.core.events import (
@@ -19,7 +20,6 @@ from daemon.core.events import (
     TimerFired,
 )
 from daemon.core.failures import Stray, at_work
-from daemon.core.runs import DRAINED
 from daemon.core.state import Failures, Pipeline, Run
 from policies.base import BasePolicy, Period
 

@@ -17,7 +17,7 @@ import msgspec
 
 from daemon.core.encoding import encode
 from daemon.core.events import EVENTS, TERMINAL, AnyEvent, Comparison, Loss
-from daemon.core.plans import Amount, Checkpoint, Plan
+from daemon.core.plans import NO_REMEDY, Amount, Checkpoint, Plan, Remedy
 from daemon.files import lock, write_atomically
 from daemon.pids import boot_id, namespace, start_time
 from stages.roots import Root
@@ -90,6 +90,7 @@ class Specification(msgspec.Struct, frozen=True, kw_only=True):
     done: dict[str, str] = {}
     resume_from: tuple[str, ...] = ()
     history: tuple[PastRun, ...] = ()
+    remedy: Remedy = NO_REMEDY
     threads: int = 0
 
     @property

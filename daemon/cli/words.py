@@ -30,6 +30,7 @@ from daemon.core.events import (
     RunCancelled,
     RunFailed,
     RunHeld,
+    RunPostponed,
     RunPreempted,
     RunResumed,
     RunStarted,
@@ -144,7 +145,7 @@ def _run(event: AnyEvent) -> str:
             return f"{event.run}: {plan(event.plan)}"
         case RunResumed():
             return f"{event.run} at {event.stage}"
-        case RunHeld() | RunCancelled():
+        case RunHeld() | RunCancelled() | RunPostponed():
             return f"{event.run}: {event.reason}"
         case RunPreempted():
             return f"{event.run} before {event.stage}"

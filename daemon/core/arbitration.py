@@ -330,7 +330,10 @@ def _choose(state: State, now: datetime) -> tuple[str, str, Wish] | None:
             continue  # nobody is ranked for a slot that is not there: this is asked with every fact
         if pipeline.active is not None or pipeline.paused is not None or pipeline.settings is None:
             continue
-        key = min(pipeline.wishes, key=lambda k: _rank(pipeline, pipeline.wishes[k]))
+        ready = [key for key, wish in pipeline.wishes.items() if wish.not_before is None or wish.not_before <= now]
+        if not ready:
+            continue
+        key = min(ready, key=lambda k: _rank(pipeline, pipeline.wishes[k]))
         waiting.append((-pipeline.settings.priority, pipeline.wishes[key].since, name, key))
     if not waiting:
         return None

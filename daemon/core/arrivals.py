@@ -14,7 +14,7 @@ from daemon.core.events import (
     Record,
 )
 from daemon.core.plans import Amount, Amounts, Plan, Span, add, subtract, tokens
-from daemon.core.state import Pipeline, Readmitted, Run, Wish
+from daemon.core.state import Pipeline, Readmitted, Run, Wish, free_waited
 
 MAX_READMITTED = 64
 
@@ -74,6 +74,8 @@ def arrived(pipeline: Pipeline, record: Record, event: DataArrived) -> Pipeline:
         last_arrival=record.position,
         last_arrival_at=record.recorded_at,
         waiting_since=_waiting_since(pipeline, record),
+        waited=free_waited(pipeline, record.recorded_at) if pipeline.pending else 0.0,
+        waited_at=record.recorded_at,
     )
 
 
@@ -157,6 +159,8 @@ def readmitted(pipeline: Pipeline, record: Record, event: OperatorRequested) -> 
         readmitted=pipeline.readmitted + again,
         failed_upto=0,
         waiting_since=_waiting_since(pipeline, record),
+        waited=free_waited(pipeline, record.recorded_at),
+        waited_at=record.recorded_at,
     )
 
 
@@ -169,6 +173,8 @@ def consumed(pipeline: Pipeline, run: Run) -> Pipeline:
         pipeline,
         pending=pending,
         waiting=tokens(pending),
+        looked={},
+        looked_at=None,
         used_upto=max(pipeline.used_upto, *(span.upto for span in run.plan.spans)),
         readmitted=tuple(
             span for span in pipeline.readmitted if _later(span, run.plan.spans) or not _covers(run.plan.spans, span)

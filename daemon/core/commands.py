@@ -1,8 +1,10 @@
 """Commands: the intentions to act that a decision carries. Imperative, frozen, and never carried out here."""
 
+from datetime import datetime
+
 import msgspec
 
-from daemon.core.plans import Intent, Plan
+from daemon.core.plans import NO_REMEDY, Intent, Plan, Remedy
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True, tag_field="command"):
@@ -35,6 +37,7 @@ class RunStage(Command, frozen=True, tag="run_stage"):
     stage: str
     attempt: int
     resume: bool = False
+    remedy: Remedy = NO_REMEDY
 
 
 class KillStage(Command, frozen=True, tag="kill_stage"):
@@ -61,7 +64,14 @@ class CancelRun(Command, frozen=True, tag="cancel_run"):
 
 
 class PreemptRun(Command, frozen=True, tag="preempt_run"):
-    """Ask the run to save a checkpoint and yield its slot."""
+    """Ask the run to save a checkpoint and yield its slot; with `until`, it does not go on before that."""
+
+    run: str
+    until: datetime | None = None
+
+
+class PostponeRun(Command, frozen=True, tag="postpone_run"):
+    """End a run that has only looked; its arrivals stay pending."""
 
     run: str
 
@@ -98,6 +108,7 @@ AnyCommand = (
     | FixPlan
     | CancelRun
     | PreemptRun
+    | PostponeRun
     | FailRun
     | RejectRun
     | HoldRun

@@ -46,8 +46,17 @@ def draft(pipeline: Pipeline, intent: Intent, position: int) -> Plan | str:
         new=new,
         past=past,
         model=settings.model,
-        stages=settings.stages,
+        stages=_stages(settings.stages, intent),
         training=training,
         limits=intent.limits,
         data=settings.data,
+        curation=intent.curation,
     )
+
+
+def _stages(usual: tuple[str, ...], intent: Intent) -> tuple[str, ...]:
+    """Return the stages of a run; what it trains on is chosen right before it does."""
+    if intent.curation is None or "train" not in usual or "curate" in usual:
+        return usual
+    at = usual.index("train")
+    return (*usual[:at], "curate", *usual[at:])

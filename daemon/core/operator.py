@@ -12,6 +12,8 @@ from daemon.core.state import Pipeline
 def answer(pipeline: Pipeline, event: OperatorRequested) -> Decision | None:
     """Return the decision that a request brings by itself; None where the fold or a policy answers it."""
     match event.verb:
+        case "approve" if event.decision is not None:
+            return None  # of a start: the policy that asked answers
         case "approve" | "promote":
             return _approve(pipeline, event)
         case "cancel":

@@ -1,41 +1,31 @@
-"""The fold of a run's life: ordered, started, stopped, held, promoted, ended."""
+"""The fold of a run's life: started, resumed, postponed, held, preempted, ended."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
 from daemon.core import arrivals
-from daemon.core.commands import KillStage, ResumeRun, RunStage, StartRun, command_id
+from daemon.core.attempts import order
+from daemon.core.commands import ResumeRun, RunStage, StartRun, command_id
 from daemon.core.events import (
-    CheckpointSaved,
-    ModelEvaluated,
-    ModelPromoted,
     ModelRejected,
     ModelRolledBack,
     PlanFixed,
-    ProbeMeasured,
     Record,
     RunCancelled,
     RunFailed,
     RunHeld,
+    RunPostponed,
     RunPreempted,
     RunResumed,
     RunStarted,
     RunSucceeded,
-    StageEvent,
-    StageFailed,
-    StageInterrupted,
-    StageProgressed,
-    StageStarted,
-    StageSucceeded,
 )
-from daemon.core.plans import Plan, add, subtract
-from daemon.core.state import Ended, Failures, Model, Order, Pipeline, Progress, Run, Wish
+from daemon.core.plans import Claim, Plan, add, subtract, tokens
+from daemon.core.state import Ended, Failures, Pipeline, Run, Wish, free_waited
 
-FIRST = frozenset({"scratch", "folder"})
-"""The starts of a model that later retrains may begin from: it continues no champion."""
-DRAINED = "drain"
-"""What `failures.last` is while the stage stands still because a daemon drained."""
+POSTPONED = "postponed"
+MAX_CLAIMS = 256
 
 RunEvent = (
     RunStarted
@@ -43,160 +33,13 @@ RunEvent = (
     | PlanFixed
     | RunHeld
     | RunPreempted
+    | RunPostponed
     | RunSucceeded
     | RunFailed
     | RunCancelled
     | ModelRejected
     | ModelRolledBack
 )
-AttemptEvent = (
-    StageStarted
-    | StageProgressed
-    | CheckpointSaved
-    | StageSucceeded
-    | StageFailed
-    | StageInterrupted
-    | ProbeMeasured
-    | ModelEvaluated
-    | ModelPromoted
-)
-
-
-def is_current(pipeline: Pipeline, event: StageEvent) -> bool:
-    """Return whether an attempt is the one that was ordered: only its outcome counts."""
-    run = pipeline.active
-    if run is None or event.run != run.run:
-        return False
-    ordered = run.order
-    return ordered is not None and event.stage == ordered.stage and event.attempt == ordered.attempt
-
-
-def order(run: Run, command: str, ordered: RunStage, record: Record) -> Run:
-    """Put a stage attempt on the run: from here on the dispatcher sees it."""
-    changed = ordered.stage != run.stage
-    return replace(
-        run,
-        stage=ordered.stage,
-        attempts={**run.attempts, ordered.stage: ordered.attempt},
-        order=Order(
-            command=command,
-            run=run.run,
-            stage=ordered.stage,
-            attempt=ordered.attempt,
-            resume=ordered.resume,
-            ordered_at=record.recorded_at,
-        ),
-        done=False,
-        failures=Failures() if changed else run.failures,
-        progress=Progress(),
-        checkpoint_step=0 if changed else run.checkpoint_step,
-    )
-
-
-def lose(run: Run, killed: KillStage) -> Run:
-    """Mark the attempt that is at work as lost: the dispatcher ends it."""
-    ordered = run.order
-    if ordered is None or (ordered.stage, ordered.attempt) != (killed.stage, killed.attempt):
-        return run
-    return replace(run, order=replace(ordered, lost=killed.failure))
-
-
-def attempt_event(pipeline: Pipeline, record: Record, event: AttemptEvent) -> Pipeline | str:
-    """Fold what the current attempt of a stage tells."""
-    run = pipeline.active
-    if run is None or run.order is None or not is_current(pipeline, event):
-        return "stale_attempt"
-    match event:
-        case StageStarted():
-            run = replace(run, order=replace(run.order, started=True, host=event.host, pid=event.pid))
-        case StageProgressed():
-            run = replace(run, progress=Progress(step=event.step, steps=event.steps))
-        case CheckpointSaved():
-            failures = run.failures
-            if event.step > run.checkpoint_step:
-                failures = replace(failures, without_progress=0)
-            run = replace(run, checkpoint_step=event.step, failures=failures)
-        case StageSucceeded():
-            run = replace(run, order=None, done=True)
-        case StageFailed() | StageInterrupted():
-            run = replace(run, order=None, failures=_failed(run, event))
-        case ProbeMeasured():
-            run = replace(
-                run,
-                shift=event.shift,
-                probe_new=event.new,
-                probe_past=event.past,
-                near_duplicates=event.near_duplicates,
-                law=event.law,
-            )
-        case ModelEvaluated():
-            run = replace(run, evaluation=event.domains)
-        case ModelPromoted():
-            return _promoted(pipeline, run, record, event)
-    return replace(pipeline, active=run)
-
-
-def _failed(run: Run, event: StageFailed | StageInterrupted) -> Failures:
-    if run.stop is not None:
-        return run.failures
-    if isinstance(event, StageInterrupted) and event.reason == "drain":
-        return replace(run.failures, last=DRAINED, message=event.message)  # the daemon asked for it: no failure
-    return Failures(
-        total=run.failures.total + 1,
-        without_progress=run.failures.without_progress + 1,
-        last=_failure(run.order, event),
-        message=event.message,
-    )
-
-
-def _failure(ordered: Order | None, event: StageFailed | StageInterrupted) -> str:
-    if isinstance(event, StageFailed):
-        return event.failure
-    if ordered is not None and ordered.lost:
-        return ordered.lost
-    return "hang" if event.reason == "hang" else "worker_lost"
-
-
-def _promoted(pipeline: Pipeline, run: Run, record: Record, event: ModelPromoted) -> Pipeline | str:
-    if run.promoted:
-        return "already_promoted"
-    if run.stop == "cancel":
-        # It was published, but too late: what it builds on may have been rolled back. The version is not used again.
-        ignored = {**pipeline.ignored, "promoted_too_late": pipeline.ignored.get("promoted_too_late", 0) + 1}
-        return replace(pipeline, versions=max(pipeline.versions, event.model_version), ignored=ignored)
-    before = _line(pipeline, run)
-    best = before.best if before else {}
-    past = pipeline.champion.past if pipeline.champion else {}
-    model = Model(
-        version=event.model_version,
-        run=run.run,
-        path=event.path,
-        sha256=event.sha256,
-        trunk=event.trunk,
-        parent=event.parent,
-        losses=event.losses,
-        past=add(past, run.plan.new),
-        promoted_at=record.recorded_at,
-        position=record.position,
-        best={**best, **{name: min(loss, best.get(name, loss)) for name, loss in event.losses.items()}},
-        trained=run.plan.training.tokens + (before.trained if before else 0),
-    )
-    pipeline = arrivals.consumed(pipeline, run)
-    return replace(
-        pipeline,
-        failed_upto=0,
-        active=replace(run, promoted=True),
-        champion=model,
-        previous=pipeline.champion,
-        base=model if run.plan.start.kind in FIRST else pipeline.base,
-        versions=max(pipeline.versions, event.model_version),
-        increments=pipeline.increments + 1 if run.plan.kind == "increment" else 0,
-    )
-
-
-def _line(pipeline: Pipeline, run: Run) -> Model | None:
-    """Return the model that the run continued."""
-    return {"champion": pipeline.champion, "base": pipeline.base}.get(run.plan.start.kind)
 
 
 def run_event(pipeline: Pipeline, record: Record, event: RunEvent) -> Pipeline | str:  # noqa: PLR0911, C901 - one return a case
@@ -214,7 +57,15 @@ def run_event(pipeline: Pipeline, record: Record, event: RunEvent) -> Pipeline |
         case _ if run is None or run.run != event.run:
             return "not_the_active_run"
         case PlanFixed():
-            return replace(pipeline, active=replace(run, plan=event.plan))
+            fixed = replace(run, plan=event.plan)
+            if not run.intent.look:
+                return replace(pipeline, active=fixed)
+            fixed = replace(fixed, intent=replace(run.intent, look=False))  # it has looked, and trains
+            return replace(_begun(pipeline, record, run.policy, run.intent.claim), active=fixed)
+        case RunPostponed():
+            given_back = _given_back(pipeline, run, record)
+            left = replace(given_back, looked=run.plan.new, looked_at=record.recorded_at)
+            return _ended(left, record, run.run, POSTPONED)
         case RunHeld():
             superseded = pipeline.held.plan.new if pipeline.held else {}
             held = replace(run, order=None, approved=False)
@@ -230,10 +81,13 @@ def run_event(pipeline: Pipeline, record: Record, event: RunEvent) -> Pipeline |
             if event.outcome == "finished":
                 pipeline = arrivals.consumed(pipeline, run)
             counts = replace(pipeline.runs, succeeded=pipeline.runs.succeeded + 1)
+            if "train" in run.plan.stages:
+                cost = pipeline.cost.after(run.plan.training.tokens, run.seconds)
+                pipeline = replace(pipeline, cost=cost)
             return _ended(replace(pipeline, runs=counts), record, run.run, event.outcome)
         case RunFailed():
             counts = replace(pipeline.runs, failed=pipeline.runs.failed + 1)
-            given_back = _given_back(replace(pipeline, runs=counts, failed_upto=_upto(pipeline, run)), run)
+            given_back = _given_back(replace(pipeline, runs=counts, failed_upto=_upto(pipeline, run)), run, record)
             return _ended(given_back, record, run.run, "failed")
 
 
@@ -266,12 +120,31 @@ def _started(pipeline: Pipeline, record: Record, event: RunStarted) -> Pipeline 
         forced=adopts,
     )
     first = RunStage(run=event.run, stage=event.plan.stages[0], attempt=1)
+    takes_all = _takes_all(pipeline, event.plan)
+    waited = free_waited(pipeline, record.recorded_at)
+    if takes_all:
+        run = replace(run, waited=waited)
+    if not event.intent.look:
+        pipeline = _begun(pipeline, record, event.policy, event.intent.claim)
     return replace(
         pipeline,
         active=order(run, event.command, first, record),
         wishes=_passed_over(pipeline, event.policy),
-        waiting_since=None if _takes_all(pipeline, event.plan) else pipeline.waiting_since,
+        waiting_since=None if takes_all else pipeline.waiting_since,
+        waited=0.0 if takes_all else waited,
+        waited_at=record.recorded_at,
     )
+
+
+def _begun(pipeline: Pipeline, record: Record, policy: str, claim: Claim | None) -> Pipeline:
+    """Note that a policy's training begins, and let it have its key."""
+    begun = {**pipeline.begun, policy: record.recorded_at}
+    if claim is None:
+        return replace(pipeline, begun=begun)
+    until = record.recorded_at + timedelta(seconds=claim.seconds)
+    claims = {key: at for key, at in pipeline.claims.items() if at > record.recorded_at}
+    claims = dict(sorted({**claims, claim.key: until}.items(), key=lambda each: each[1])[-MAX_CLAIMS:])
+    return replace(pipeline, begun=begun, claims=claims)
 
 
 def _takes_all(pipeline: Pipeline, plan: Plan) -> bool:
@@ -299,7 +172,9 @@ def _resumed(pipeline: Pipeline, record: Record, event: RunResumed) -> Pipeline 
 def _preempted(pipeline: Pipeline, record: Record, run: Run, event: RunPreempted) -> Pipeline | str:
     if pipeline.yielded is not None:
         return "another_run_has_yielded"
-    yielded = replace(run, stage=event.stage, order=None, stop=None, done=False, preempted=run.preempted + 1)
+    yielded = replace(
+        run, stage=event.stage, order=None, stop=None, stop_until=None, done=False, preempted=run.preempted + 1
+    )
     if event.stage != run.stage:
         yielded = replace(yielded, failures=Failures(), checkpoint_step=0)
     key = resume_key(run.policy)
@@ -310,17 +185,24 @@ def _preempted(pipeline: Pipeline, record: Record, run: Run, event: RunPreempted
         since_at=record.recorded_at,
         priority=run.priority,
         resume=run.run,
+        not_before=event.until,
     )
-    return _given_back(replace(pipeline, active=None, yielded=yielded, wishes={**pipeline.wishes, key: wish}), run)
+    pipeline = _given_back(pipeline, run, record)
+    return replace(pipeline, active=None, yielded=yielded, wishes={**pipeline.wishes, key: wish})
 
 
-def _given_back(pipeline: Pipeline, run: Run) -> Pipeline:
+def _given_back(pipeline: Pipeline, run: Run, record: Record) -> Pipeline:
     """Give a run's arrivals back: to the pending ones, where they still count, or, of a candidate, set aside."""
     if run.promoted or not run.plan.spans:
         return pipeline
     if run.consumed or run is pipeline.held:
         return replace(pipeline, set_aside=add(pipeline.set_aside, run.plan.new))
-    return replace(pipeline, waiting_since=run.waiting_since or pipeline.waiting_since)
+    now = record.recorded_at
+    waited = free_waited(pipeline, now) + run.waited
+    if run is pipeline.active:
+        waited += tokens(run.plan.new) * max(0.0, (now - run.started_at).total_seconds())
+    since = run.waiting_since or pipeline.waiting_since
+    return replace(pipeline, waiting_since=since, waited=waited, waited_at=now)
 
 
 def _passed_over(pipeline: Pipeline, chosen: str) -> dict[str, Wish]:
@@ -349,7 +231,7 @@ def _cancelled(pipeline: Pipeline, record: Record, event: RunCancelled) -> Pipel
     was_active = run is pipeline.active
     blocked = _upto(pipeline, run) if was_active and not event.again else pipeline.failed_upto
     pipeline = replace(
-        _given_back(pipeline, run),
+        _given_back(pipeline, run, record),
         runs=counts,
         wishes=wishes,
         timers=_without(pipeline.timers, run.run),
@@ -379,7 +261,8 @@ def _upto(pipeline: Pipeline, run: Run) -> int:
 def _ended(pipeline: Pipeline, record: Record, run: str, outcome: str) -> Pipeline:
     last = Ended(run=run, outcome=outcome, position=record.position, at=record.recorded_at)
     timers, fired = _without(pipeline.timers, run), _without(pipeline.fired, run)
-    return replace(pipeline, active=None, last=last, timers=timers, fired=fired)
+    settled = pipeline.settled if outcome == POSTPONED else record.position
+    return replace(pipeline, active=None, last=last, settled=settled, timers=timers, fired=fired)
 
 
 def _without(timers: dict[str, datetime], run: str) -> dict[str, datetime]:

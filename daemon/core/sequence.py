@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from daemon.core.attempts import DRAINED
 from daemon.core.commands import (
     AnyCommand,
     CancelRun,
@@ -9,6 +10,7 @@ from daemon.core.commands import (
     FixPlan,
     HoldRun,
     KillStage,
+    PostponeRun,
     PreemptRun,
     RejectRun,
     RollBack,
@@ -23,15 +25,16 @@ from daemon.core.events import (
     RunCancelled,
     RunFailed,
     RunHeld,
+    RunPostponed,
     RunPreempted,
     RunSucceeded,
     run_of,
 )
-from daemon.core.runs import DRAINED
 from daemon.core.state import Pipeline, Run
 
 GATED: Final = "promote"
 """The one stage that runs only when a policy, or a person, has said so."""
+ABOUT_ACTIVE: Final = (RunStage, KillStage, FixPlan, FailRun, RejectRun, HoldRun, PreemptRun, PostponeRun)
 MAX_PREEMPTIONS: Final = 3
 
 
@@ -45,6 +48,8 @@ def _carry_out(pipeline: Pipeline, command: AnyCommand, reason: str) -> list[Any
     match command:
         case FixPlan():
             return [PlanFixed(run=command.run, plan=command.plan)]
+        case PostponeRun():
+            return [RunPostponed(run=command.run, reason=reason)]
         case HoldRun():
             return [RunHeld(run=command.run, reason=reason)]
         case RejectRun() if active is not None:
@@ -77,7 +82,7 @@ def applicable(pipeline: Pipeline, command: AnyCommand) -> str | None:
     if run not in living:
         return f"run {run} is not alive"
     active = pipeline.active
-    about_active = isinstance(command, RunStage | KillStage | FixPlan | FailRun | RejectRun | HoldRun | PreemptRun)
+    about_active = isinstance(command, ABOUT_ACTIVE)
     if about_active and (active is None or active.run != run):
         return f"run {run} is not active"
     if about_active and active is not None and active.stop is not None:
@@ -85,7 +90,7 @@ def applicable(pipeline: Pipeline, command: AnyCommand) -> str | None:
     if active is None or not about_active:
         return None
     if isinstance(command, PreemptRun):
-        return unpreemptible(pipeline, active)
+        return unpreemptible(pipeline, active, limited=command.until is None)
     if isinstance(command, KillStage):
         return _not_at_work(active, command)
     return None if isinstance(command, FixPlan) else _unready(active, command)
@@ -103,6 +108,8 @@ def _unready(run: Run, command: AnyCommand) -> str | None:
         return f"stage {run.order.stage} of run {run.run} is still going on"
     if run.promoted and (not isinstance(command, RunStage) or command.stage == GATED):
         return f"the candidate of run {run.run} is promoted already"
+    if isinstance(command, PostponeRun) and not run.intent.look:
+        return f"run {run.run} was begun to train"
     if isinstance(command, RunStage):
         if command.stage not in run.plan.stages:
             return f"run {run.run} has no stage {command.stage}"
@@ -111,9 +118,9 @@ def _unready(run: Run, command: AnyCommand) -> str | None:
     return None
 
 
-def unpreemptible(pipeline: Pipeline, run: Run) -> str | None:
-    """Return why a run cannot yield its slot to another, or None when it can."""
-    if run.preempted >= MAX_PREEMPTIONS:
+def unpreemptible(pipeline: Pipeline, run: Run, *, limited: bool = True) -> str | None:
+    """Return why a run cannot yield its slot, or None when it can; to others only so often (`limited`)."""
+    if limited and run.preempted >= MAX_PREEMPTIONS:
         return f"run {run.run} has yielded {run.preempted} times"
     if run.consumed:
         return f"the candidate of run {run.run} is being promoted"
@@ -173,7 +180,7 @@ def _yielding(pipeline: Pipeline, run: Run, following_stage: str | None) -> AnyE
         return RunCancelled(run=run.run, reason=f"Run {pipeline.yielded.run} has yielded already.", again=True)
     # What leads to the gate is done again: its judgement was not heard, and the gate opens to a judgement alone.
     stage = following_stage if run.done and following_stage not in (None, GATED) else None
-    return RunPreempted(run=run.run, stage=stage or run.stage)
+    return RunPreempted(run=run.run, stage=stage or run.stage, until=run.stop_until)
 
 
 def _drained(run: Run) -> Decision:

@@ -10,7 +10,21 @@ from msgspec.structs import replace
 
 from daemon.core.commands import ResumeRun, StartRun
 from daemon.core.events import Comparison, Loss, PipelineSettings
-from daemon.core.plans import NOTHING, Amounts, Checkpoint, Intent, Law, Plan, Span, tokens
+from daemon.core.ledger import Cost, Reading, Shadow, Spent
+from daemon.core.plans import (
+    NO_REMEDY,
+    NOTHING,
+    Amounts,
+    Checkpoint,
+    Document,
+    Intent,
+    Law,
+    Plan,
+    Remedy,
+    Span,
+    subtract,
+    tokens,
+)
 
 StopReason = Literal["cancel", "preempt"]
 
@@ -29,6 +43,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     resume: bool
     ordered_at: datetime
     started: bool = False
+    started_at: datetime | None = None
+    remedy: Remedy = NO_REMEDY
     host: str = ""
     pid: int = 0
     lost: str = ""
@@ -42,12 +58,20 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Failures(msgspec.Struct, frozen=True, kw_only=True):
-    """Failed attempts of the current stage: in all, and since there was progress (a newer checkpoint)."""
+    """Failed attempts of the current stage: in all, and since there was progress (a newer checkpoint).
+
+    `classes` counts them by class; `step` and `documents` are where the last one failed, `again` whether the one before
+    failed there too.
+    """
 
     total: int = 0
     without_progress: int = 0
     last: str = ""
     message: str = ""
+    classes: dict[str, int] = {}
+    step: int | None = None
+    documents: tuple[Document, ...] = ()
+    again: bool = False
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,21 +87,26 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     started_at: datetime
     started_position: int
     waiting_since: datetime | None = None
+    waited: float = 0.0
     stage: str
     attempts: dict[str, int] = {}
     order: Order | None = None
     stop: StopReason | None = None
     stop_reason: str = ""
     stop_again: bool = False
+    stop_until: datetime | None = None
     done: bool = False
     failures: Failures = Failures()
     progress: Progress = Progress()
     checkpoint_step: int = 0
+    remedy: Remedy = NO_REMEDY
+    seconds: float = 0.0
     shift: float | None = None
     probe_new: dict[str, Loss] = {}
     probe_past: dict[str, Loss] = {}
     near_duplicates: dict[str, float] = {}
     law: Law | None = None
+    expected_gain: float | None = None
     evaluation: dict[str, Comparison] = {}
     preempted: int = 0
     approved: bool = False
@@ -91,7 +120,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
-    """A policy's suppressed start: waits to be acted on, withdrawn or expired."""
+    """A policy's suppressed start: waits to be acted on, withdrawn or expired; never acted on before `not_before`."""
 
     policy: str
     command: str
@@ -102,6 +131,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     resume: str | None = None
     forced: bool = False
     passed_over: bool = False
+    not_before: datetime | None = None
 
     @property
     def expires_at(self) -> datetime | None:
@@ -144,7 +174,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     """A promoted model: its files, the trunk behind it, and the past that it was trained on.
 
     `best` is the lowest loss that a champion of its line ever had per domain, `trained` the tokens that they trained
-    on in all, each counted as often as it was seen.
+    on in all, each counted as often as it was seen. `forgotten` is how far each domain's loss has risen since the last
+    full training, as the evaluations of the increments since then measured it.
     """
 
     version: int
@@ -159,6 +190,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     position: int
     best: dict[str, float] = {}
     trained: int = 0
+    forgotten: dict[str, float] = {}
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True):
@@ -185,11 +217,17 @@ class Readmitted(Span, frozen=True, kw_only=True):
 
 
 class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
-    """One model kept fresh. `settings` is None once the configuration no longer names it."""
+    """One model kept fresh. `settings` is None once the configuration no longer names it.
+
+    `waited` are the token-seconds until `waited_at` that free data has waited; `looked` is what the last look measured
+    and left pending. `settled` is the position at which the last run that trained ended: what was measured before
+    it has had its effect. `begun` is when each policy's last run that trains began, `claims` until when keys are taken.
+    """
 
     name: str
     settings: PipelineSettings | None = None
     paused: str | None = None
+    frozen: str | None = None
     used_upto: int = 0
     pending: Amounts = {}
     waiting: int = 0
@@ -199,6 +237,11 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
     last_arrival: int = 0
     last_arrival_at: datetime | None = None
     waiting_since: datetime | None = None
+    waited: float = 0.0
+    waited_at: datetime | None = None
+    looked: Amounts = {}
+    looked_at: datetime | None = None
+    settled: int = 0
     failed_upto: int = 0
     active: Run | None = None
     yielded: Run | None = None
@@ -214,6 +257,12 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
     versions: int = 0
     increments: int = 0
     last: Ended | None = None
+    begun: dict[str, datetime] = {}
+    claims: dict[str, datetime] = {}
+    signals: dict[str, tuple[Reading, ...]] = {}
+    spent: Spent = Spent()
+    cost: Cost = Cost()
+    shadows: dict[str, Shadow] = {}
     runs: Counts = Counts()
     ignored: dict[str, int] = {}
 
@@ -257,6 +306,24 @@ def free_arrivals(pipeline: Pipeline) -> int:
         return sum(amount.arrivals for amount in pipeline.pending.values())
     rest = (amount.arrivals - taken.get(domain, NOTHING).arrivals for domain, amount in pipeline.pending.items())
     return sum(each for each in rest if each > 0)
+
+
+def free_amounts(pipeline: Pipeline) -> Amounts:
+    """Return what is pending, per domain, and no active run has taken."""
+    taken = _taken(pipeline)
+    return subtract(pipeline.pending, taken) if taken else pipeline.pending
+
+
+def free_waited(pipeline: Pipeline, now: datetime) -> float:
+    """Return for how many token-seconds free data has waited."""
+    if pipeline.waited_at is None:
+        return pipeline.waited
+    return pipeline.waited + free_tokens(pipeline) * max(0.0, (now - pipeline.waited_at).total_seconds())
+
+
+def lowest(best: Mapping[str, float], losses: Mapping[str, float]) -> dict[str, float]:
+    """Return the lowest loss per domain, of those known before and those measured now."""
+    return {**best, **{domain: min(loss, best.get(domain, loss)) for domain, loss in losses.items()}}
 
 
 def _taken(pipeline: Pipeline) -> Amounts:

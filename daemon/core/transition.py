@@ -8,7 +8,7 @@ from typing import Final, assert_never
 
 from msgspec.structs import replace
 
-from daemon.core import arrivals, failures, runs
+from daemon.core import arrivals, attempts, failures, runs, signals
 from daemon.core.commands import (
     CancelRun,
     KillStage,
@@ -27,6 +27,7 @@ from daemon.core.events import (
     DaemonStarted,
     DaemonStopped,
     DataArrived,
+    DataCurated,
     DataIngested,
     DataRejected,
     DataWithdrawn,
@@ -50,6 +51,7 @@ from daemon.core.events import (
     RunCancelled,
     RunFailed,
     RunHeld,
+    RunPostponed,
     RunPreempted,
     RunResumed,
     RunStarted,
@@ -64,12 +66,13 @@ from daemon.core.events import (
     StageSucceeded,
     TimerFired,
 )
+from daemon.core.ledger import Shadow
 from daemon.core.plans import subtract
 from daemon.core.state import Pipeline, Run, Scheduled, State, Topic, Verdict, Wish, timer_key, topic_key
 
 NEVER: Final = datetime.min.replace(tzinfo=UTC)
 ABOUT_DEAD_LETTERS: Final = (InputRejected, OperatorRequested)
-REDUCER_VERSION: Final = 4
+REDUCER_VERSION: Final = 5
 """Changes whenever `evolve` folds a record, or `react` answers it, differently; older snapshots are rebuilt."""
 
 
@@ -124,12 +127,12 @@ def _dead_letters(state: State, event: AnyEvent) -> int:
             return state.dead_letters
 
 
-def _fold(pipeline: Pipeline, record: Record) -> Pipeline | str:  # noqa: C901, PLR0911 - one return a case
+def _fold(pipeline: Pipeline, record: Record) -> Pipeline | str:  # noqa: C901, PLR0911, PLR0912 - one return a case
     match record.event:
         case DataArrived():
             return arrivals.arrived(pipeline, record, record.event)
         case DataIngested():
-            current = runs.is_current(pipeline, record.event)
+            current = attempts.is_current(pipeline, record.event)
             return arrivals.ingested(pipeline, record.event) if current else "stale_attempt"
         case DecisionMade():
             return _decided(pipeline, record, record.event)
@@ -144,9 +147,9 @@ def _fold(pipeline: Pipeline, record: Record) -> Pipeline | str:  # noqa: C901, 
             | ModelEvaluated()
             | ModelPromoted()
         ):
-            return runs.attempt_event(pipeline, record, record.event)
+            return attempts.attempt_event(pipeline, record, record.event)
         case DataRejected():
-            current = runs.is_current(pipeline, record.event)
+            current = attempts.is_current(pipeline, record.event)
             return arrivals.rejected(pipeline, record.event) if current else "stale_attempt"
         case (
             RunStarted()
@@ -154,6 +157,7 @@ def _fold(pipeline: Pipeline, record: Record) -> Pipeline | str:  # noqa: C901, 
             | PlanFixed()
             | RunHeld()
             | RunPreempted()
+            | RunPostponed()
             | RunSucceeded()
             | RunFailed()
             | RunCancelled()
@@ -172,7 +176,11 @@ def _fold(pipeline: Pipeline, record: Record) -> Pipeline | str:  # noqa: C901, 
         case FailureReported():
             found = failures.at_work(pipeline, record.event)
             return found.word if isinstance(found, failures.Stray) else pipeline
-        case EvaluationReported() | LabelArrived() | DriftDetected() | InputRejected() | FilesExpired():
+        case EvaluationReported() | LabelArrived() | DriftDetected():
+            return signals.read(pipeline, record, record.event)
+        case DataCurated():
+            return pipeline if attempts.is_current(pipeline, record.event) else "stale_attempt"
+        case InputRejected() | FilesExpired():
             return pipeline
         case (
             DaemonStarted()
@@ -195,6 +203,8 @@ def _decided(pipeline: Pipeline, record: Record, event: DecisionMade) -> Pipelin
         # A wake-up that has been given is not given again: its id is in the journal already.
         timers = {**timers, **{key: at for key, at in wakes.items() if at > pipeline.fired.get(key, NEVER)}}
     pipeline = replace(pipeline, verdicts=verdicts, timers=timers)
+    if event.shadow:
+        return _shadowed(pipeline, record, event)
     cause = record.cause or record.position
     for ordinal, command in enumerate(event.commands):
         identity = command_id(cause, pipeline.name, event.policy, ordinal)
@@ -206,14 +216,28 @@ def _decided(pipeline: Pipeline, record: Record, event: DecisionMade) -> Pipelin
                 rest = {key: wish for key, wish in pipeline.wishes.items() if key != gone}
                 pipeline = replace(pipeline, wishes=rest)
             case RunStage() if pipeline.active is not None and pipeline.active.run == command.run:
-                pipeline = replace(pipeline, active=runs.order(pipeline.active, identity, command, record))
+                pipeline = replace(pipeline, active=attempts.order(pipeline.active, identity, command, record))
             case KillStage() if pipeline.active is not None and pipeline.active.run == command.run:
-                pipeline = replace(pipeline, active=runs.lose(pipeline.active, command))
+                pipeline = replace(pipeline, active=attempts.lose(pipeline.active, command))
             case CancelRun() | PreemptRun() if pipeline.active is not None and pipeline.active.run == command.run:
                 pipeline = replace(pipeline, active=_stopping(pipeline.active, command, event.reason))
             case _:
                 pass
     return pipeline
+
+
+def _shadowed(pipeline: Pipeline, record: Record, event: DecisionMade) -> Pipeline:
+    """Note what a policy in shadow would have taken, had it acted."""
+    if not any(isinstance(command, StartRun) for command in event.commands):
+        return pipeline
+    before = pipeline.shadows.get(event.policy)
+    shadow = Shadow(
+        taken=pipeline.pending,
+        at=record.recorded_at,
+        position=record.position,
+        starts=1 + (before.starts if before is not None else 0),
+    )
+    return replace(pipeline, shadows={**pipeline.shadows, event.policy: shadow})
 
 
 def _wished(pipeline: Pipeline, record: Record, policy: str, command: str, wanted: StartRun | ResumeRun) -> Pipeline:
@@ -238,7 +262,7 @@ def _wished(pipeline: Pipeline, record: Record, policy: str, command: str, wante
 def _stopping(run: Run, command: CancelRun | PreemptRun, reason: str) -> Run:
     if isinstance(command, CancelRun):
         return replace(run, stop="cancel", stop_reason=reason, stop_again=command.again)
-    return run if run.stop else replace(run, stop="preempt", stop_reason=reason)
+    return run if run.stop else replace(run, stop="preempt", stop_reason=reason, stop_until=command.until)
 
 
 def _fired(pipeline: Pipeline, event: TimerFired) -> Pipeline | str:
@@ -265,6 +289,10 @@ def _requested(pipeline: Pipeline, record: Record, event: OperatorRequested) -> 
             return replace(pipeline, paused=f"{event.by}: {event.reason}" if event.reason else event.by)
         case "resume":
             return replace(pipeline, paused=None)
+        case "freeze":
+            return replace(pipeline, frozen=f"{event.by}: {event.reason}" if event.reason else event.by)
+        case "thaw":
+            return replace(pipeline, frozen=None)
         case "accept":
             return arrivals.accepted(pipeline, record, event)
         case "retry" if event.dead_letter is not None and event.spans:
@@ -293,6 +321,9 @@ def _configured(state: State, record: Record, event: ConfigurationChanged) -> St
             timers={key: at for key, at in old.timers.items() if key.partition(":")[0] in known},
             fired={key: at for key, at in old.fired.items() if key.partition(":")[0] in known},
             verdicts={policy: verdict for policy, verdict in old.verdicts.items() if policy in known},
+            begun={policy: at for policy, at in old.begun.items() if policy in known},
+            shadows={policy: shadow for policy, shadow in old.shadows.items() if policy in known},
+            signals=signals.kept(old.signals, settings.signals),
             schedules=_scheduled(old, record, settings),
         )
     return replace(state, configuration=event.hash, slots=event.slots, pipelines=pipelines)

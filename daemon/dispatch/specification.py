@@ -22,7 +22,7 @@ from daemon.core.events import (
     StageSucceeded,
 )
 from daemon.core.plans import Checkpoint, Plan
-from daemon.core.state import Order, Pipeline
+from daemon.core.state import Order, Pipeline, lowest
 from daemon.journal.base import Reader, scan_where
 from daemon.places import Places
 from stages.base import implementation
@@ -78,6 +78,7 @@ def specify(
         )
         if order.resume
         else (),
+        remedy=order.remedy,
         history=_history(reader, pipeline.name, order.run) if order.stage == "probe" else (),
         threads=threads,
     )
@@ -93,9 +94,7 @@ def _history(reader: Reader, name: str, current: str) -> tuple[PastRun, ...]:
     evaluated: dict[str, tuple[int, ModelEvaluated]] = {}
     for record in scan_where(reader, 0, pipeline=name, kinds=("model.evaluated", "model.promoted")):
         if isinstance(record.event, ModelPromoted):
-            best = promoted[-1][1]
-            least = {domain: min(loss, best.get(domain, loss)) for domain, loss in record.event.losses.items()}
-            promoted.append((record.position, {**best, **least}))
+            promoted.append((record.position, lowest(promoted[-1][1], record.event.losses)))
         elif isinstance(record.event, ModelEvaluated) and record.event.run != current:
             evaluated.pop(record.event.run, None)
             evaluated[record.event.run] = record.position, record.event

@@ -169,6 +169,9 @@ class PipelineConfiguration(Model):
     data: DataConfiguration = DataConfiguration()
     stages: tuple[Annotated[str, AfterValidator(_stage)], ...] = Field(default=USUAL, min_length=1)
     policies: tuple[AnyPolicy, ...] = ()
+    mode: Literal["act", "shadow"] = Field(
+        default="act", description="shadow: the policies decide and record, and do not act"
+    )
     priority: int = 0
     max_domains: int = Field(default=64, ge=1, le=1000)
 

@@ -17,6 +17,7 @@ from daemon.core.events import (
     RunCancelled,
     RunFailed,
     RunHeld,
+    RunPostponed,
     RunPreempted,
     RunResumed,
     RunStarted,
@@ -184,6 +185,8 @@ def _outcome(event: AnyEvent) -> str | None:
             return "cancelled"
         case RunHeld():
             return HELD
+        case RunPostponed():
+            return "postponed"
         case RunPreempted():
             return YIELDED
         case _:

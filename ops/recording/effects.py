@@ -22,6 +22,7 @@ from daemon.core.events import (
     RunCancelled,
     RunFailed,
     RunHeld,
+    RunPostponed,
     RunPreempted,
     RunResumed,
     RunStarted,
@@ -205,6 +206,8 @@ def run_status(record: Record) -> tuple[StatusChange, str] | None:
             return StatusChange(status="FINISHED", ended=ended), outcome
         case RunFailed():
             return StatusChange(status="FAILED", ended=ended), "failed"
+        case RunPostponed():
+            return StatusChange(status="FINISHED", ended=ended), "postponed"
         case RunCancelled():
             return StatusChange(status="KILLED", ended=ended), "cancelled"
         case _:

@@ -15,6 +15,7 @@ from daemon.core.events import (
     RunCancelled,
     RunFailed,
     RunHeld,
+    RunPostponed,
     RunPreempted,
     RunResumed,
     RunStarted,
@@ -157,6 +158,8 @@ def _ending(record: Record) -> str:
             return f"run ended: {outcome}."
         case RunFailed(stage=stage, failure=failure, reason=reason):
             return f"run failed in {stage} ({failure}): {reason}"
+        case RunPostponed(reason=reason):
+            return f"looked, and did not train: {reason}"
         case RunCancelled(reason=reason):
             return f"run cancelled: {reason}"
         case _:

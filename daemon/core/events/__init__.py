@@ -39,6 +39,7 @@ from daemon.core.events.inside import (
     RunCancelled,
     RunFailed,
     RunHeld,
+    RunPostponed,
     RunPreempted,
     RunResumed,
     RunStarted,
@@ -61,6 +62,7 @@ from daemon.core.events.outside import (
 )
 from daemon.core.events.stages import (
     CheckpointSaved,
+    DataCurated,
     DataIngested,
     DataRejected,
     InterruptReason,
@@ -74,6 +76,7 @@ from daemon.core.events.stages import (
     StageProgressed,
     StageStarted,
     StageSucceeded,
+    Trial,
 )
 
 __all__ = [
@@ -89,6 +92,7 @@ __all__ = [
     "DaemonStarted",
     "DaemonStopped",
     "DataArrived",
+    "DataCurated",
     "DataIngested",
     "DataRejected",
     "DataWithdrawn",
@@ -121,6 +125,7 @@ __all__ = [
     "RunCancelled",
     "RunFailed",
     "RunHeld",
+    "RunPostponed",
     "RunPreempted",
     "RunResumed",
     "RunStarted",
@@ -137,6 +142,7 @@ __all__ = [
     "StageStarted",
     "StageSucceeded",
     "TimerFired",
+    "Trial",
     "Verb",
     "run_of",
 ]
@@ -165,6 +171,7 @@ AnyEvent = (
     | PlanFixed
     | RunHeld
     | RunPreempted
+    | RunPostponed
     | RunSucceeded
     | RunFailed
     | RunCancelled
@@ -178,6 +185,7 @@ AnyEvent = (
     | StageInterrupted
     | DataIngested
     | DataRejected
+    | DataCurated
     | ProbeMeasured
     | ModelEvaluated
     | ModelPromoted

@@ -115,7 +115,10 @@ class PolicySettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
 
 class PipelineSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the core needs to know of a configured pipeline."""
+    """What the core needs to know of a configured pipeline.
+
+    `signals` are those that its policies look at, each with how many of its last values they need.
+    """
 
     stages: tuple[str, ...]
     policies: tuple[PolicySettings, ...]
@@ -123,3 +126,4 @@ class PipelineSettings(msgspec.Struct, frozen=True, kw_only=True):
     data: DataSettings = DataSettings()
     priority: int = 0
     max_domains: int = 64
+    signals: dict[str, int] = {}

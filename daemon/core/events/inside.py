@@ -111,7 +111,7 @@ class FilesExpired(Event, frozen=True):
 
 
 class DecisionMade(Event, frozen=True):
-    """What a policy concluded from the causing record, and why."""
+    """What a policy concluded from the causing record, and why; in `shadow` its commands are told, not carried out."""
 
     kind: ClassVar[str] = "decision.made"
     policy: str
@@ -124,6 +124,7 @@ class DecisionMade(Event, frozen=True):
     wakes: dict[str, datetime] = {}
     suppressed_by: str | None = None
     run: str | None = None
+    shadow: bool = False
 
 
 class RunStarted(Event, frozen=True):
@@ -166,11 +167,20 @@ class RunHeld(Event, frozen=True):
 
 
 class RunPreempted(Event, frozen=True):
-    """The run saved a checkpoint and yielded its slot."""
+    """The run saved a checkpoint and yielded its slot, until an instant or until one is free."""
 
     kind: ClassVar[str] = "run.preempted"
     run: str
     stage: str
+    until: datetime | None = None
+
+
+class RunPostponed(Event, frozen=True):
+    """The run has looked at the new data and did not train; its arrivals stay pending."""
+
+    kind: ClassVar[str] = "run.postponed"
+    run: str
+    reason: str
 
 
 class RunSucceeded(Event, frozen=True):

@@ -1,5 +1,6 @@
 """What the world tells: data, failures, live quality, and a person's requests."""
 
+from datetime import datetime
 from typing import ClassVar, Literal
 
 from daemon.core.errors import FailureClass
@@ -84,6 +85,7 @@ Verb = Literal[
     "pause",
     "resume",
     "retrain",
+    "train",
     "promote",
     "rollback",
     "cancel",
@@ -94,6 +96,10 @@ Verb = Literal[
     "drop",
     "adopt",
     "align",
+    "freeze",
+    "thaw",
+    "backfill",
+    "reload",
 ]
 
 
@@ -102,7 +108,8 @@ class OperatorRequested(Event, frozen=True):
 
     `dead_letter` is the position of the dead letter that `retry` or `drop` is about; `model` the folder that
     `adopt` takes, and `trained_on` whether it has seen what is pending now. `positions`
-    are where `align` lets partitions be read on.
+    are where `align` lets partitions be read on; `decision` is the position of the decision that `approve` is
+    about. `since` and `until` bound, by when they were recorded, the arrivals that `backfill` makes pending again.
     """
 
     kind: ClassVar[str] = "operator.requested"
@@ -117,3 +124,6 @@ class OperatorRequested(Event, frozen=True):
     model: Text | None = None
     trained_on: Literal["pending", "nothing"] = "pending"
     positions: tuple[Position, ...] = ()
+    decision: Count | None = None
+    since: datetime | None = None
+    until: datetime | None = None

@@ -6,7 +6,7 @@ import msgspec
 
 from daemon.core.errors import FailureClass
 from daemon.core.events.base import Artefact, Comparison, Count, Domain, Event, Loss, Origin, Sha256
-from daemon.core.plans import Amount, Checkpoint, Law, Span
+from daemon.core.plans import Amount, Checkpoint, Cut, Document, Law, Span
 
 InterruptReason = Literal["cancel", "preempt", "drain", "died", "hang"]
 
@@ -56,11 +56,13 @@ class StageSucceeded(StageEvent, frozen=True):
 
 
 class StageFailed(StageEvent, frozen=True):
-    """The attempt ended with an error of a known class."""
+    """The attempt ended with an error of a known class; at which step, and on which documents, where that is known."""
 
     kind: ClassVar[str] = "stage.failed"
     failure: FailureClass
     message: str
+    step: Count | None = None
+    documents: tuple[Document, ...] = ()
 
 
 class StageInterrupted(StageEvent, frozen=True):
@@ -117,7 +119,8 @@ class ProbeMeasured(StageEvent, frozen=True):
 
     `shift_low` and `shift_high` are its 95 % interval over documents, `near_duplicates` the share of each domain's new
     documents that nearly are one seen before, `lengths` what the new documents are like. `law` is what the
-    pipeline's past runs teach of the next one.
+    pipeline's past runs teach of the next one. `drift` are distances between the new documents and past ones, by how
+    they were measured; `expected_gain` is what the learning curve of past runs expects of training on the new ones.
     """
 
     kind: ClassVar[str] = "probe.measured"
@@ -129,6 +132,38 @@ class ProbeMeasured(StageEvent, frozen=True):
     near_duplicates: dict[str, float] = {}
     lengths: dict[str, Lengths] = {}
     law: Law | None = None
+    drift: dict[str, float] = {}
+    expected_gain: float | None = None
+
+
+class Trial(msgspec.Struct, frozen=True, kw_only=True):
+    """A cut that `curate` tried: what it keeps, and the loss on the development slice after a short training on it."""
+
+    cut: Cut
+    documents: Count
+    tokens: Count
+    loss: float
+
+
+class DataCurated(StageEvent, frozen=True):
+    """What the run trains on: the band of the past that its best cut keeps.
+
+    `documents` and `tokens` are those that were scored, `kept` and `kept_tokens` those that stay. `mean` and `sigma`
+    are of the scores: the documents' losses under the champion.
+    """
+
+    kind: ClassVar[str] = "data.curated"
+    documents: Count
+    tokens: Count
+    kept: Count
+    kept_tokens: Count
+    rewritten: Count
+    mean: float
+    sigma: float
+    cut: Cut
+    trials: tuple[Trial, ...]
+    manifest: str
+    sha256: Sha256
 
 
 class ModelEvaluated(StageEvent, frozen=True):

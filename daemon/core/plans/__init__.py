@@ -1,10 +1,12 @@
 """What a run will do, and the formulas behind it: policies decide by them, stages follow them."""
 
 from daemon.core.plans.amounts import NOTHING, Amount, Amounts, Span, add, subtract, tokens
+from daemon.core.plans.curation import Curation, Cut
 from daemon.core.plans.law import Law, Prediction
 from daemon.core.plans.plan import (
     Adoption,
     Checkpoint,
+    Claim,
     DataSettings,
     Engine,
     Intent,
@@ -27,16 +29,22 @@ from daemon.core.plans.plan import (
     steps,
     trunk_step,
 )
+from daemon.core.plans.remedy import NO_REMEDY, Document, Remedy
 from daemon.core.plans.schedules import TRUNKS, Length, Schedule, ScheduleKind, course, falling_peak, rate
 
 __all__ = [
     "NOTHING",
+    "NO_REMEDY",
     "TRUNKS",
     "Adoption",
     "Amount",
     "Amounts",
     "Checkpoint",
+    "Claim",
+    "Curation",
+    "Cut",
     "DataSettings",
+    "Document",
     "Engine",
     "Intent",
     "IntentKind",
@@ -48,6 +56,7 @@ __all__ = [
     "Phase",
     "Plan",
     "Prediction",
+    "Remedy",
     "ReplayChoice",
     "Replaying",
     "Schedule",

@@ -6,6 +6,7 @@ from typing import Literal
 import msgspec
 
 from daemon.core.plans.amounts import Amounts, Span
+from daemon.core.plans.curation import Curation
 from daemon.core.plans.law import Prediction
 from daemon.core.plans.schedules import TRUNKS, Schedule, course, rate
 
@@ -157,11 +158,19 @@ class Adoption(msgspec.Struct, frozen=True, kw_only=True):
     amounts: Amounts = {}
 
 
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """A key that one start has for itself: for `seconds` after it nothing else with the same key starts."""
+
+    key: str
+    seconds: float
+
+
 class Intent(msgspec.Struct, frozen=True, kw_only=True):
     """What a policy wishes to start; `training.tokens`, the seed and `start` are resolved when the run starts.
 
     `epochs` is how often the run sees its new data (a retrain: all its data), `max_tokens` the most it may cost.
-    `adoption` is what a run of kind `adopt` takes in.
+    `adoption` is what a run of kind `adopt` takes in. A run that only looks is measured by its probe, and trains if
+    its policy then says so. `curation`: train on the part of the past that the stage `curate` keeps.
     """
 
     kind: IntentKind
@@ -173,6 +182,9 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     priority: int = 0
     expires_at: datetime | None = None
     adoption: Adoption | None = None
+    look: bool = False
+    claim: Claim | None = None
+    curation: Curation | None = None
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True):
@@ -200,6 +212,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     rule: str = ""
     data: DataSettings = DataSettings()
     prediction: Prediction | None = None
+    curation: Curation | None = None
 
 
 def budget(new_tokens: int, replay: float, epochs: float, most: int | None) -> int:
