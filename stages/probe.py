@@ -3,10 +3,13 @@
 from collections.abc import Callable, Mapping
 
 from daemon.core.events import Lengths, ProbeMeasured
+from daemon.core.plans import tokens
 from stages.base import Context, Result
 from stages.run_folder import Shard
 from stages.training.data.manifests import Manifest, read_manifest
 from stages.training.engine.device import prepare
+from stages.training.judging import drift
+from stages.training.judging.curve import expected_gain
 from stages.training.judging.evaluation import Budget, Excerpts, Floats, Side, shift_between, summarise
 from stages.training.judging.fitting import fit
 from stages.training.judging.measuring import held_out, load_recorded
@@ -41,6 +44,8 @@ class Probe:
                 near_duplicates=near_duplicates(manifests),
                 lengths=lengths(manifests),
                 law=fit(specification.history),
+                drift=distances(new, past),
+                expected_gain=expected_gain(specification.history, tokens(specification.plan.new)),
             )
         )
         return Result(metrics={"shift": shift.mean} if shift else {})
@@ -57,6 +62,7 @@ def measure(context: Context) -> tuple[Side, Side]:
     new = held_out(context, specification.new, BUDGET)
     past = held_out(context, specification.past, BUDGET)
     done, total = 0, len(new) + len(past)
+    language = specification.plan.model.kind != "module"  # else tokens are the bytes of examples
 
     def nats(excerpts: Excerpts) -> Floats:
         nonlocal done
@@ -69,12 +75,21 @@ def measure(context: Context) -> tuple[Side, Side]:
         return Side(
             nats={domain: nats(each) for domain, each in excerpts.items()},
             bytes={domain: each.bytes for domain, each in excerpts.items()},
+            documents={d: each.tokens for d, each in excerpts.items()} if language else {},
             weights={
                 domain: sum(m.train_tokens for m in found) for domain, found in by_domain(context, shards).items()
             },
         )
 
     return side(new, specification.new), side(past, specification.past)
+
+
+def distances(new: Side, past: Side) -> dict[str, float]:
+    """Return how far the new documents are from the past ones, by the champion's losses and by their tokens."""
+    sides = [
+        [document for domain in sorted(side.documents) for document in side.documents[domain]] for side in (new, past)
+    ]
+    return {**drift.of_losses(new.losses(), past.losses()), **drift.of_tokens(*sides)}
 
 
 def by_domain(context: Context, shards: tuple[Shard, ...]) -> dict[str, list[Manifest]]:

@@ -119,11 +119,15 @@ def compare(candidate: Floats, champion: Floats | None, sizes: Floats, *, seed: 
 
 
 class Side(msgspec.Struct, frozen=True, kw_only=True):
-    """One side of a shift: what its domains' documents cost, their bytes, and each domain's weight in the mean."""
+    """One side of a shift: what its domains' documents cost, their bytes, and each domain's weight in the mean.
+
+    `documents` are their tokens, of a model of language.
+    """
 
     nats: dict[str, Floats] = {}
     bytes: dict[str, Floats] = {}
     weights: dict[str, int] = {}
+    documents: dict[str, list[Tokens]] = {}
 
     def mean(self) -> float | None:
         """Return the weighted mean loss; None where nothing was measured."""
@@ -131,6 +135,10 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
         if not weight:
             return None
         return sum(self.weights[d] * float(n.sum() / self.bytes[d].sum()) for d, n in self.nats.items()) / weight
+
+    def losses(self) -> Floats:
+        """Return every document's loss per byte (or example)."""
+        return np.concatenate([self.nats[domain] / self.bytes[domain] for domain in sorted(self.nats)] or [np.zeros(0)])
 
     def draws(self, *, seed: int, first: int) -> Floats:
         """Return resampled means, each domain by a stream of its own from `first` on."""
