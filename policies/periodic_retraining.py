@@ -1,33 +1,68 @@
-"""Retrain from a base or from scratch on everything: after so many increments, so much time, or by a calendar."""
+"""Retrain on everything: after so many increments or so much time, on a calendar, or when increments stop helping."""
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import ClassVar, Literal, Self
+from itertools import pairwise
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from msgspec.structs import replace
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from daemon.core.decisions import Decision
 from daemon.core.events import (
     CatchUp,
+    DriftDetected,
+    EvaluationReported,
+    LabelArrived,
+    ModelEvaluated,
     ModelPromoted,
     Numbers,
     OperatorRequested,
+    ProbeMeasured,
     Record,
     ScheduleFired,
     ScheduleSettings,
     TimerFired,
 )
 from daemon.core.plans import Intent, ScheduleKind
-from daemon.core.state import Pipeline, Run, timer_key
+from daemon.core.signals import LONGEST
+from daemon.core.state import Pipeline, Run, Wish, timer_key
 from policies.base import RECONSIDERED, Period, Starting, blocked, finished_stage
+from policies.curation import CurationSettings
+from policies.triggers.base import Moment, moment
+from policies.triggers.models import Forgotten
+from policies.triggers.signals import Signal
+from policies.triggers.votes import AnyOf, AnyTrigger
 
 INTERVAL = "interval"
+MEASURED = (ModelEvaluated, ProbeMeasured, EvaluationReported, LabelArrived, DriftDetected)
 JUDGED = "judged"
+BESIDE = "beside"
 NO_MODEL = Decision(verdict="no_model", reason="There is no model yet that could be trained again: this tick passes.")
+
+
+class PlateauSettings(BaseModel):
+    """When increments count as helping no more."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    min_gain: float = Field(default=0.0, description="a gain from it on is one")
+    window: int = Field(default=5, ge=1, le=LONGEST, description="evaluations in a row without a gain")
+
+
+def _listed(given: object) -> object:
+    return [given] if isinstance(given, str) else given
+
+
+Origin = Literal["scratch", "base", "champion"]
 
 
 class PeriodicRetraining(Starting):
     """A retrain after `after_increments` promoted increments, every `every`, at each tick of `cron`, or on request.
+
+    Or when the increments since the last full training have forgotten `max_forgotten`, when none of the last so many
+    gained (`plateau`), or when the trigger `when` holds. With several starts in `from`, each is trained, one after the
+    other, and the gate judges each against the champion of its moment.
 
     The interval counts from the last promotion of a model that was retrained or trained first; it rests on a
     wake-up that is pending in the state, so a daemon that was down fires it when it is back. A retrained candidate
@@ -36,7 +71,7 @@ class PeriodicRetraining(Starting):
     happened; where the last run over the same data failed, it passes.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     kind: Literal["periodic_retraining"] = "periodic_retraining"
     after_increments: int | None = Field(default=None, ge=1, description="promoted increments between retrains")
     every: Period | None = Field(default=None, description="time between retrains")
@@ -45,7 +80,17 @@ class PeriodicRetraining(Starting):
     )
     timezone: str = Field(default="UTC", max_length=100, description="whose wall clock `cron` is read on")
     catch_up: CatchUp = Field(default="last", description="what becomes of ticks that no daemon was there for")
-    start: Literal["scratch", "base", "champion"] = Field(default="base", alias="from")
+    max_forgotten: float | None = Field(
+        default=None,
+        gt=0,
+        description="rise of an older domain's loss over the increments since the last full training",
+    )
+    plateau: PlateauSettings | None = Field(default=None, description="when increments count as helping no more")
+    when: AnyTrigger | None = Field(default=None, description="a further occasion: any trigger")
+    starts: Annotated[tuple[Origin, ...], BeforeValidator(_listed)] = Field(
+        default=("base",), alias="from", min_length=1, description="where it starts; several: one run each"
+    )
+    curate: CurationSettings | None = Field(default=None, description="train on a band of the past alone")
     schedule: ScheduleKind = "rewarm"
 
     @property
@@ -55,8 +100,16 @@ class PeriodicRetraining(Starting):
             return None
         return ScheduleSettings(cron=self.cron, timezone=self.timezone, catch_up=self.catch_up)
 
+    @property
+    def signals(self) -> Mapping[str, int]:
+        """What its triggers look at."""
+        return self._trigger.signals if self._trigger is not None else {}
+
     @model_validator(mode="after")
     def _has_an_occasion(self) -> Self:
+        if len(set(self.starts)) < len(self.starts):
+            message = "`from` names a start twice: one run each"
+            raise ValueError(message)
         if self.every is not None and self.every < timedelta(seconds=1):
             message = "`every` must be at least one second"
             raise ValueError(message)
@@ -67,16 +120,23 @@ class PeriodicRetraining(Starting):
 
     def decide(self, state: Pipeline, record: Record) -> Decision | None:
         """Return the wish to retrain when its occasion has come."""
-        if isinstance(record.event, RECONSIDERED) or self._ticked(record):
-            return None if self._repeats(state, record) else self.opinion(state, record)
         run = state.active
         if run is not None and self._is_mine(run) and finished_stage(record, "evaluate"):
-            return Decision(
-                verdict=JUDGED,
-                reason=f"The candidate of {run.run} is judged; the next occasion counts from here.",
-                wakes={INTERVAL: record.recorded_at + self.every} if self.every else {},
-            )
+            return self._judged(state, record, run)
+        if isinstance(record.event, RECONSIDERED) or self._ticked(record) or self._signalled(record):
+            return None if self._repeats(state, record) else self.opinion(state, record)
         return None
+
+    def _judged(self, state: Pipeline, record: Record, run: Run) -> Decision:
+        """Return that the candidate is judged, with the wish for the one beside it, if there is one."""
+        wakes = {INTERVAL: record.recorded_at + self.every} if self.every else {}
+        following = next((b for a, b in pairwise(self.starts) if a == run.intent.start), None)
+        if following is None:
+            reason = f"The candidate of {run.run} is judged; the next occasion counts from here."
+            return Decision(verdict=JUDGED, reason=reason, wakes=wakes)
+        reason = f"The candidate of {run.run} is judged; beside it one is trained from the {following}."
+        decision = Decision(verdict=BESIDE, reason=reason, wakes=wakes)
+        return self.due(state, record, decision, self._retrains[following])
 
     def opinion(self, state: Pipeline, record: Record) -> Decision | None:
         """Return whether a retrain is due, with the numbers."""
@@ -85,15 +145,18 @@ class PeriodicRetraining(Starting):
         due_at = self._due_at(state, record)
         verdict, why, wakes = self._weigh(state, record, due_at)
         since = record.recorded_at - (due_at - self.every if due_at and self.every else state.base.promoted_at)
+        told = self._trigger.tell(self._moment(state, record.recorded_at)) if self._trigger is not None else None
         inputs: Numbers = {"increments": state.increments, "seconds": round(since.total_seconds(), 3)}
         thresholds: Numbers = {
             "increments": self.after_increments,
             "seconds": self.every.total_seconds() if self.every else None,
         }
+        if told is not None:
+            inputs, thresholds = {**inputs, **told.inputs}, {**thresholds, **told.thresholds}
         reason = why or f"{state.increments} increments since the last full training."
         decision = Decision(verdict=verdict, reason=reason, inputs=inputs, thresholds=thresholds, wakes=wakes)
         if verdict == "due":
-            return self.due(state, record, decision, self._retrain)
+            return self.due(state, record, decision, self._retrains[self.starts[0]])
         keeps = self._keeps_wish(state) and (verdict != "blocked" or self._ticked(record))
         return decision if keeps else self.not_due(state, decision)
 
@@ -101,13 +164,15 @@ class PeriodicRetraining(Starting):
         if state.champion is None or state.base is None:
             return False
         verdict, _, wakes = self._weigh(state, record, self._due_at(state, record))
-        return self.repeats(state, record, verdict, wakes, self._retrain if verdict == "due" else None)
+        return self.repeats(state, record, verdict, wakes, self._retrains[self.starts[0]] if verdict == "due" else None)
 
     def _weigh(self, state: Pipeline, record: Record, due_at: datetime | None) -> tuple[str, str, dict[str, datetime]]:
         """Return the verdict, its occasion or what speaks against it, and when to be asked again."""
         occasion = self._occasion(state, record, due_at)
         if occasion is None:
-            return "waiting", "", {INTERVAL: due_at} if due_at else {}
+            wakes = None if self._trigger is None else self._trigger.wakes(self._moment(state, record.recorded_at))
+            soonest = min((at for at in (due_at, wakes) if at is not None), default=None)
+            return "waiting", "", {INTERVAL: soonest} if soonest else {}
         obstacle = None if self._asked(record) else self._obstacle(state, record)
         return (*(obstacle or ("due", occasion)), {})
 
@@ -120,7 +185,15 @@ class PeriodicRetraining(Starting):
     def _keeps_wish(self, state: Pipeline) -> bool:
         """A wish that an operator or a tick asked for stands although no number does, until a retrain has happened."""
         wish = state.wishes.get(self.label)
-        return wish is not None and state.base is not None and state.base.position < wish.since
+        if wish is None or state.base is None:
+            return False
+        return state.base.position < wish.since or self._is_beside(wish)
+
+    def _is_beside(self, wish: Wish | None) -> bool:
+        return wish is not None and wish.intent is not None and wish.intent.start in self.starts[1:]
+
+    def _signalled(self, record: Record) -> bool:
+        return self._trigger is not None and bool(self._trigger.signals) and isinstance(record.event, MEASURED)
 
     def _is_mine(self, run: Run) -> bool:
         return run.policy == self.label and run.plan.kind == "retrain"
@@ -134,6 +207,8 @@ class PeriodicRetraining(Starting):
         woken = isinstance(record.event, TimerFired | ScheduleFired) and record.event.policy == self.label
         if not woken and state.champion is not None and state.champion.position < judged:
             return JUDGED, "The last retrained candidate was not promoted; another increment or the interval."
+        if self._is_beside(state.wishes.get(self.label)):
+            return BESIDE, "The run beside the last one waits for its turn."
         for run in (state.active, state.yielded, state.held):
             if run is not None and self._is_mine(run):
                 return "running", f"Run {run.run} is the retrain that was due."
@@ -160,9 +235,43 @@ class PeriodicRetraining(Starting):
             return f"{state.increments} increments were promoted since the last full training."
         if due_at is not None and record.recorded_at >= due_at:
             return f"The last full training is older than {self.every}."
+        if self._trigger is not None:
+            now = self._moment(state, record.recorded_at)
+            if self._trigger.holds(now):
+                return f"A retrain is due: {self._trigger.tell(now).why}."
         return None
 
+    def _moment(self, state: Pipeline, now: datetime) -> Moment:
+        """Return what the triggers weigh: of signals, what was measured before the last retrain is of no account."""
+        standing = state.verdicts.get(self.label)
+        if state.signals and standing is not None and standing.verdict in {JUDGED, BESIDE}:
+            later = {
+                name: tuple(each for each in readings if each.position > standing.position)
+                for name, readings in state.signals.items()
+            }
+            state = replace(state, signals=later)
+        return moment(state, now)
+
     @cached_property
-    def _retrain(self) -> Intent:
+    def _trigger(self) -> AnyTrigger | None:
+        """All occasions that are conditions, as one trigger."""
+        parts: list[AnyTrigger] = [] if self.when is None else [self.when]
+        if self.max_forgotten is not None:
+            parts.append(Forgotten(forgotten=self.max_forgotten))
+        if self.plateau is not None:
+            row = {"for": self.plateau.window}
+            parts.append(Signal(signal="gain", below=self.plateau.min_gain, **row))
+        if not parts:
+            return None
+        return parts[0] if len(parts) == 1 else AnyOf(any=tuple(parts))
+
+    @cached_property
+    def _retrains(self) -> dict[Origin, Intent]:
+        """The whole intent of a retrain from each start."""
         schedule = self.training.schedule(self.schedule, first=True)
-        return self.whole(Intent(kind="retrain", start=self.start, training=self.training.training(schedule, 0.0)))
+        training = self.training.training(schedule, 0.0)
+        curation = self.curate.curation() if self.curate is not None else None
+        return {
+            start: self.whole(Intent(kind="retrain", start=start, training=training, curation=curation))
+            for start in self.starts
+        }
