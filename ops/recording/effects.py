@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from daemon.core.events import (
+    DataCurated,
     DataIngested,
     DecisionMade,
     FilesExpired,
@@ -95,7 +96,7 @@ class Recording:
             content.tags[f"rewarm.expired.{record.event.what}"] = record.event.rule
         self._run_effects(emit)
 
-    def _run_effects(self, emit: Emit) -> None:
+    def _run_effects(self, emit: Emit) -> None:  # noqa: C901 - one case an event
         status = run_status(emit.record)
         tags = emit.content.tags
         if status is not None:
@@ -132,6 +133,8 @@ class Recording:
                 _surprise(emit, event, plan)
             case DataIngested() as event:
                 self._dataset(emit, event)
+            case DataCurated() as event:
+                _curation(emit, event)
             case _:
                 pass
 
@@ -250,11 +253,25 @@ def _probe(emit: Emit, event: ProbeMeasured) -> None:
     for name, value in (("", event.shift), ("_low", event.shift_low), ("_high", event.shift_high)):
         if value is not None:
             emit.metric(parent, f"probe_shift{name}", value, event.attempt)
+    for how, distance in event.drift.items():
+        emit.metric(parent, f"probe_drift/{how}", distance, event.attempt)
+    if event.expected_gain is not None:
+        emit.metric(parent, "probe_expected_gain", event.expected_gain, event.attempt)
     for domain, share in event.near_duplicates.items():
         emit.metric(parent, f"near_duplicates/{domain}", share, event.attempt)
     for domain, lengths in event.lengths.items():
         for name, number in msgspec.structs.asdict(lengths).items():
             emit.metric(parent, f"lengths_{name}/{domain}", float(number), event.attempt)
+
+
+def _curation(emit: Emit, event: DataCurated) -> None:
+    parent = emit.parent(event)
+    numbers = {"documents": event.documents, "kept": event.kept, "kept_tokens": event.kept_tokens}
+    for name, value in numbers.items():
+        emit.metric(parent, f"curate_{name}", float(value), event.attempt)
+    for trial in event.trials:
+        emit.metric(parent, f"curate_loss/low_{trial.cut.low:g}_high_{trial.cut.high:g}", trial.loss, event.attempt)
+    parent.files["curation.json"] = msgspec.json.format(msgspec.json.encode(event, order="deterministic"))
 
 
 def _evaluation(emit: Emit, event: ModelEvaluated) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from daemon.core.events import (
     DataArrived,
+    DataCurated,
     DecisionMade,
     ModelEvaluated,
     ModelPromoted,
@@ -35,6 +36,7 @@ STORY = frozenset(
         RunStarted,
         RunResumed,
         PlanFixed,
+        DataCurated,
         ProbeMeasured,
         ModelEvaluated,
         ModelPromoted,

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from daemon.core.events import (
+    DataCurated,
     DecisionMade,
     Loss,
     ModelEvaluated,
@@ -44,6 +45,8 @@ def note(story: Sequence[Record], decision: DecisionMade | None) -> str:
                 plan = event.plan
             case ProbeMeasured() as event:
                 parts += _probe(event, unit)
+            case DataCurated() as event:
+                parts.append(_curation(event, unit))
             case ModelEvaluated() as event:
                 evaluation = event
             case _:
@@ -70,6 +73,25 @@ def _probe(event: ProbeMeasured, unit: str) -> Iterator[str]:
     shares = ", ".join(f"{share:.1%} of {domain}" for domain, share in sorted(event.near_duplicates.items()) if share)
     if shares:
         yield f"**Near-duplicates** of documents seen before: {shares}."
+
+
+def _curation(event: DataCurated, unit: str) -> str:
+    rows = [
+        f"| {trial.cut.low:g} | {trial.cut.high:g} | {trial.documents:,} | {trial.loss:.4f} |" for trial in event.trials
+    ]
+    kept = f"**Curation**: {event.kept:,} of {event.documents:,} documents are kept"
+    if event.cut is None or event.mean is None or event.sigma is None:
+        return f"{kept}: there is no champion yet to score them."
+    head = [
+        (
+            f"{kept} (cut low {event.cut.low:g}, high {event.cut.high:g}); all losses under the champion: "
+            f"mean {event.mean:.4f}, sigma {event.sigma:.4f}."
+        ),
+        "",
+        f"| low | high | documents | loss of the trial, {unit} |",
+        "|---|---|---|---|",
+    ]
+    return "\n".join([*head, *rows])
 
 
 def _why(event: RunStarted, decision: DecisionMade | None) -> str:
@@ -140,7 +162,7 @@ def _prediction(plan: Plan, prediction: Prediction, evaluation: ModelEvaluated |
     return "\n".join([*head, *rows])
 
 
-def _ending(record: Record) -> str:
+def _ending(record: Record) -> str:  # noqa: PLR0911 - one return a case
     match record.event:
         case ModelPromoted(model_version=version):
             return f"promoted: champion version {version}."
