@@ -1,293 +1,294 @@
 """Continue the champion on new data: re-warm, replay the past, re-decay (Ibrahim et al. 2024, arXiv 2403.08763)."""
 
-from datetime import datetime
+from collections.abc import Mapping
+from datetime import datetime, timedelta
 from functools import cached_property
-from itertools import pairwise
-from typing import Annotated, ClassVar, Literal, Self
+from typing import ClassVar, Final, Literal, Self
 
 from msgspec.structs import replace
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from daemon.core.commands import CancelRun, FixPlan
-from daemon.core.decisions import Decision, rounded
-from daemon.core.events import Numbers, Record
-from daemon.core.plans import Intent, Plan, Prediction, ReplayChoice, Replaying, ScheduleKind, Training, budget, tokens
-from daemon.core.plans.planner import Options, choose, measured, predict, traits
-from daemon.core.plans.replaying import by_increase, even, phases
-from daemon.core.state import Pipeline, Run, free_arrivals, free_tokens
-from policies.base import RECONSIDERED, Period, Share, Starting, blocked, finished_stage
+from daemon.core.commands import PostponeRun
+from daemon.core.decisions import Decision
+from daemon.core.events import (
+    DriftDetected,
+    EvaluationReported,
+    LabelArrived,
+    ModelEvaluated,
+    Numbers,
+    OperatorRequested,
+    Record,
+)
+from daemon.core.plans import Intent, Training, tokens
+from daemon.core.state import Pipeline, Run, free_tokens, free_waited
+from policies.base import RECONSIDERED, Period, blocked, finished_stage
+from policies.guards.asking import armed, stays
+from policies.planning import Planning
+from policies.triggers import AnyTrigger, Moment, Told, Trigger, leaves, moment, needed, together, unseen
+from policies.triggers.amounts import Arrivals, Tokens
+from policies.triggers.costs import Regret
+from policies.triggers.signals import Signal
+from policies.triggers.times import Age
+from policies.triggers.votes import AnyOf
 
-AGE = "age"
-Factor = Annotated[float, Field(gt=0, le=10)]
-
-
-class PhaseSettings(BaseModel):
-    """A part of a run, and how much is replayed in it against the other parts."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-    until: float = Field(gt=0, le=1, description="share of the run's steps at which the part ends")
-    factor: float = Field(ge=0, description="its replay against that of the other parts")
-
-
-class WeightSettings(BaseModel):
-    """What a nat per byte is worth on old and on new domains."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-    old: float = Field(default=1.0, ge=0, description="weight of what is forgotten")
-    new: float = Field(default=1.0, ge=0, description="weight of what is gained")
-
-
-class PlannerSettings(BaseModel):
-    """When the planner's law may speak, and what it chooses among."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-    weights: WeightSettings = WeightSettings()
-    price: float = Field(default=0.01, ge=0, description="nats per byte that a run of twice the tokens has to win")
-    least_runs: int = Field(default=3, ge=3, description="past runs before it speaks")
-    most_error: float = Field(
-        default=0.02, gt=0, description="mean error of the law, nats per byte, up to which it speaks"
-    )
-    stretch: float = Field(default=2.0, ge=1, description="how many times beyond past runs a choice may lie")
-    peaks: tuple[Factor, ...] = Field(default=(0.5, 0.7, 1.0, 1.4, 2.0), min_length=1, description="factors of `peak`")
-    replays: tuple[Share, ...] = Field(
-        default=(0.01, 0.02, 0.05, 0.1, 0.25, 0.5), min_length=1, description="replayed shares"
-    )
-    budgets: tuple[Factor, ...] = Field(default=(0.5, 1.0), min_length=1, description="factors of `epochs`")
-
-    def options(self) -> Options:
-        """Return them as the planner takes them."""
-        return Options(
-            old=self.weights.old,
-            new=self.weights.new,
-            price=self.price,
-            peaks=self.peaks,
-            replays=self.replays,
-            budgets=self.budgets,
-            stretch=self.stretch,
-        )
+AFTER_TOKENS: Final = 2_000_000
+WHEN: Final = "when"
+SOON: Final = timedelta(seconds=1)
+MEASURED: Final = (EvaluationReported, LabelArrived, DriftDetected, ModelEvaluated)
+FIRST: Final = Arrivals(arrivals=1)
+"""What makes the first training due where nothing of `when` can be told before there is a champion."""
 
 
-class RewarmReplay(Starting):
-    """An increment when enough new tokens wait, or when they have waited long enough.
+class RewarmReplay(Planning):
+    """An increment when `when` holds of the data that waits; the first data gives a base training.
 
-    The first data gives a base training. After the probe the plan is fixed. With `replay: auto` peak, replay and
-    tokens are the planner's, once its law fits enough past runs; until then the share of old tokens follows from the
-    shift (the champion's loss on the new data above its loss on the old) in three steps: the defaults are those of
-    the paper's weak and strong shifts, section 6.
+    `look` says when a probe shall measure what waits although `when` does not hold yet: if it holds then, the run goes
+    on and trains, else it is postponed. Before there is a champion nothing is measured: of `when` counts what can be
+    told without one, and if there is no such thing, `look`, or whether anything waits at all.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     kind: Literal["rewarm_replay"] = "rewarm_replay"
-    after_tokens: int = Field(default=2_000_000, ge=1, description="pending tokens that make an increment due")
-    max_age: Period | None = Field(default=None, description="longest that pending data may wait")
-    schedule: ScheduleKind = "rewarm"
-    replay: Share | Literal["auto"] = Field(default="auto", description="share of old tokens in every batch")
-    weak_shift: float = Field(default=0.02, ge=0, description="nats per byte: below it `weak_replay` is replayed")
-    strong_shift: float = Field(default=0.7, ge=0, description="nats per byte: from it on `strong_replay` is replayed")
-    weak_replay: Share = Field(default=0.01, description="share of old tokens below `weak_shift`")
-    mild_replay: Share = Field(default=0.05, description="share of old tokens between the two, or without a shift")
-    strong_replay: Share = Field(default=0.25, description="share of old tokens from `strong_shift` on")
-    replay_schedule: tuple[PhaseSettings, ...] = Field(
-        default=(), description="where in the run more is replayed and where less; the share in all stays"
+    when: AnyTrigger | None = Field(default=None, description="what makes an increment due")
+    look: AnyTrigger | None = Field(default=None, description="when a probe looks although `when` does not hold yet")
+    after_tokens: int | None = Field(
+        default=None, ge=1, description="short for `when`: pending tokens; 2000000 where neither is given"
     )
-    replay_choice: ReplayChoice = Field(default="uniform", description="what is replayed more often")
-    planner: PlannerSettings | Literal["off"] = Field(
-        default=PlannerSettings(), description="what chooses the plan of `replay: auto`, or `off`"
-    )
+    max_age: Period | None = Field(default=None, description="short for `when`: or the longest that data may wait")
 
     @model_validator(mode="after")
-    def _shifts_in_order(self) -> Self:
-        if self.weak_shift > self.strong_shift:
-            message = "`weak_shift` must not lie above `strong_shift`"
+    def _one_way_to_say_when(self) -> Self:
+        if self.when is not None and (self.after_tokens is not None or self.max_age is not None):
+            message = (
+                "`when` takes the place of `after_tokens` and `max_age`: leave them out, and say the same in it, as in"
+                " `when: {any: [{tokens: 2000000}, {age: P7D}]}`"
+            )
+            raise ValueError(message)
+        probed = _probed(self.when)
+        if probed and self.look is None:
+            message = (
+                f"`when` looks at {probed}, which a probe measures: say in `look` when one shall, as in"
+                " `look: {tokens: 200000}`"
+            )
+            raise ValueError(message)
+        if early := _probed(self.look):
+            message = f"`look` cannot wait for {early}: looking is what measures it"
+            raise ValueError(message)
+        if self.look is not None and any(isinstance(leaf, Regret) for leaf in leaves(self.look)):
+            message = "`regret` weighs what training costs, and a look does not train: it belongs into `when`"
             raise ValueError(message)
         return self
 
-    @model_validator(mode="after")
-    def _phases_in_order(self) -> Self:
-        ends = [phase.until for phase in self.replay_schedule]
-        if ends and (ends[-1] != 1 or any(b <= a for a, b in pairwise(ends))):
-            message = "each `until` of `replay_schedule` must lie above the one before, and the last must be 1"
-            raise ValueError(message)
-        if ends and not any(phase.factor for phase in self.replay_schedule):
-            message = "a `factor` of `replay_schedule` must lie above 0"
-            raise ValueError(message)
-        return self
+    @property
+    def signals(self) -> Mapping[str, int]:
+        """What `when` and `look` look at."""
+        return needed(each for each in (self.when, self.look) if each is not None)
 
     def decide(self, state: Pipeline, record: Record) -> Decision | None:
         """Return the wish to start, or the plan once the probe has spoken."""
-        if isinstance(record.event, RECONSIDERED):
-            verdict, wakes = self._weigh(state, record.recorded_at)
-            wanted = self._wanted(state) if verdict == "due" else None
+        if (spent := self.spending(state, record)) is not None:
+            return spent
+        if isinstance(record.event, self._weighed_after):
+            verdict, wakes = self._weigh(state, record)
+            wanted = None if verdict == "waiting" else self._wanted(state, verdict)
             return None if self.repeats(state, record, verdict, wakes, wanted) else self.opinion(state, record)
         run = state.active
         if run is not None and run.policy == self.label and finished_stage(record, "probe"):
-            return self._fix(state, run)
+            return self._looked(state, run, record) if run.intent.look else self.fix(state, run)
         return None
 
     def opinion(self, state: Pipeline, record: Record) -> Decision:
         """Return whether an increment is due, with the numbers."""
-        verdict, wakes = self._weigh(state, record.recorded_at)
-        waiting, arrivals = free_tokens(state), free_arrivals(state)
-        thresholds: Numbers = {"tokens": self.after_tokens}
-        inputs: Numbers = {"tokens": waiting, "arrivals": arrivals}
-        if self.max_age is not None:
-            oldest = state.waiting_since if arrivals else None
-            thresholds["age_seconds"] = self.max_age.total_seconds()
-            inputs["age_seconds"] = rounded((record.recorded_at - oldest).total_seconds()) if oldest else None
-        if verdict == "blocked":
-            how = "was cancelled" if state.last is not None and state.last.outcome == "cancelled" else "failed"
-            reason = f"The last run over this data {how}: it waits for more, or `rewarm request retry {state.name}`."
-        elif verdict == "due":
-            what = "a base training" if state.champion is None else "an increment"
-            why = f"{waiting:,} new tokens wait" if waiting >= self.after_tokens else f"data waited {self.max_age}"
-            reason = f"{why}: {what} is due."
-        else:
-            reason = f"{waiting:,} of {self.after_tokens:,} new tokens wait."
-        decision = Decision(verdict=verdict, reason=reason, inputs=inputs, thresholds=thresholds, wakes=wakes)
-        if verdict == "due":
-            return self.due(state, record, decision, self._wanted(state))
-        return self.not_due(state, decision)
+        verdict, wakes = self._weigh(state, record)
+        free = moment(state, record.recorded_at)
+        told = self._tell(free, unseen(state, record.recorded_at), verdict)
+        reason = self._because(state, record, verdict, told.why)
+        inputs: Numbers = {
+            **told.inputs,
+            "tokens": told.inputs.get("tokens", tokens(free.pending)),
+            "arrivals": told.inputs.get("arrivals", sum(each.arrivals for each in free.pending.values())),
+        }
+        decision = Decision(verdict=verdict, reason=reason, inputs=inputs, thresholds=told.thresholds, wakes=wakes)
+        wanted = self._wanted(state, verdict)
+        return self.due(state, record, decision, wanted) if wanted is not None else self.not_due(state, decision)
 
-    def _weigh(self, state: Pipeline, now: datetime) -> tuple[str, dict[str, datetime]]:
+    def _weigh(self, state: Pipeline, record: Record) -> tuple[str, dict[str, datetime]]:
         """Return the verdict, and when to be asked again."""
+        now, event = record.recorded_at, record.event
+        requested = isinstance(event, OperatorRequested) and event.verb in self.verbs
+        if not requested and free_tokens(state) < self._too_few and not stays(state, self.label):
+            return "blocked" if blocked(state) else "waiting", {}
+        free = moment(state, now)
+        if requested:
+            return "asked" if self._looking(state) else "due" if free.pending else "nothing_pending", {}
+        if self.look is not None and self._asked_of_look(state):
+            return "asked", {}
+        if not free.pending:
+            return "blocked" if blocked(state) else "waiting", {}
+        if stays(state, self.label):
+            return "due", {}
         if blocked(state):
             return "blocked", {}
-        enough = free_tokens(state) >= self.after_tokens
-        if not enough and self.max_age is None:
-            return "waiting", {}
-        if not free_arrivals(state):
-            return "waiting", {}
-        if enough:
+        trigger = self._counting(free)
+        if trigger.holds(free):
             return "due", {}
-        if self.max_age is None or state.waiting_since is None:
-            return "waiting", {}
-        aged = state.waiting_since + self.max_age
-        return ("due", {}) if now >= aged else ("waiting", {AGE: aged})
+        at = trigger.wakes(free)
+        if self.look is not None and state.champion is not None:
+            rest = unseen(state, now)
+            if rest.pending and self.look.holds(rest):
+                return "look", armed(state, self.label, WHEN, now, at)
+            if rest.pending:
+                at = _earlier(at, self.look.wakes(rest))
+        return "waiting", armed(state, self.label, WHEN, now, at) if at is not None else {}
 
-    def _wanted(self, state: Pipeline) -> Intent:
-        return self._intents[state.champion is None]
+    def _looking(self, state: Pipeline) -> bool:
+        """Return whether a run of this policy looks at what waited."""
+        run = state.active
+        return run is not None and run.policy == self.label and run.intent.look and run.stop is None
+
+    def _asked_of_look(self, state: Pipeline) -> bool:
+        """Return whether a person has asked for an increment while a run looked, which therefore trains."""
+        standing = state.verdicts.get(self.label)
+        return standing is not None and standing.verdict == "asked" and self._looking(state)
+
+    def _wanted(self, state: Pipeline, verdict: str) -> Intent | None:
+        """Return the whole intent that a verdict wishes for, if any."""
+        increment, base, look = self._intents
+        if verdict == "due":
+            return base if state.champion is None else increment
+        return look if verdict == "look" else None
+
+    def _looked(self, state: Pipeline, run: Run, record: Record) -> Decision:
+        """Return the plan of a run that has looked, when `when` holds now that it has, or its end."""
+        after = left(state, run, record.recorded_at)
+        free, rest = moment(after, record.recorded_at), unseen(after, record.recorded_at)
+        told = self._tell(free, rest, "looked")
+        trigger = self._counting(free)
+        asked = self._asked_of_look(state)
+        if not run.plan.new:
+            return self.fix(state, run)
+        if asked or trigger.holds(free):
+            plan = self.fix(state, run)
+            both = together([told, Told(why="", inputs=plan.inputs, thresholds=plan.thresholds)], "")
+            why = "A person asked for it" if asked else _sentence(told.why)
+            plan = replace(plan, reason=f"{why}. {plan.reason}", inputs=both.inputs, thresholds=both.thresholds)
+            return replace(plan, wakes=self._meanwhile(state, record)) if asked else self.trains(state, record, plan)
+        at = trigger.wakes(free)
+        if self.look is not None and rest.pending:
+            at = _earlier(at, self.look.wakes(rest))
+        return Decision(
+            verdict="postponed",
+            reason=f"{_sentence(told.why)}: what run {run.run} looked at stays pending.",
+            inputs=told.inputs,
+            thresholds=told.thresholds,
+            commands=(PostponeRun(run=run.run),),
+            wakes=armed(after, self.label, WHEN, record.recorded_at, at),
+        )
+
+    def _meanwhile(self, state: Pipeline, record: Record) -> dict[str, datetime]:
+        """Return when to weigh what came while the run looked as asked: until now no number of it counted."""
+        free = moment(state, record.recorded_at)
+        trigger = self._counting(free)
+        at = record.recorded_at + SOON if free.pending and trigger.holds(free) else trigger.wakes(free)
+        return {WHEN: at} if at is not None else {}
+
+    def _tell(self, free: Moment, rest: Moment, verdict: str) -> Told:
+        """Return the numbers of `when` and `look`, and why it is due, why a look is, or why neither."""
+        told = self._counting(free).tell(free)
+        if self.look is None or free.state.champion is None or verdict == "looked":
+            return told
+        look = self.look.tell(rest)
+        named = Told(why=look.why, inputs=_prefixed(look.inputs), thresholds=_prefixed(look.thresholds))
+        return together([told, named], look.why if verdict == "look" else told.why)
+
+    def _because(self, state: Pipeline, record: Record, verdict: str, why: str) -> str:
+        what = "a base training" if state.champion is None else "an increment"
+        match verdict:
+            case "blocked":
+                how = "was cancelled" if state.last is not None and state.last.outcome == "cancelled" else "failed"
+                return f"The last run over this data {how}: it waits for more, or `rewarm request retry {state.name}`."
+            case "nothing_pending":
+                return "Nothing waits that could be trained on."
+            case "asked":
+                return (
+                    f"A person asked for {what}: run {state.active.run if state.active else ''}, which looks, trains."
+                )
+            case "due" if isinstance(record.event, OperatorRequested) and record.event.verb in self.verbs:
+                return f"{record.event.by or 'A person'} asked for {what} on what waits."
+            case "due" if stays(state, self.label):
+                return f"A person asked for {what} on what waits."
+            case "due":
+                return f"{_sentence(why)}: {what} is due."
+            case "look":
+                return f"{_sentence(why)}: a probe looks at what waits."
+            case _:
+                return f"{_sentence(why)}."
+
+    def _counting(self, free: Moment) -> Trigger:
+        """Return what makes training due: `when`, or, where nothing of it can be told yet, `look` or the first data."""
+        when = self._when
+        if when.speaks(free):
+            return when
+        return self.look if self.look is not None and self.look.speaks(free) else FIRST
 
     @cached_property
-    def _intents(self) -> tuple[Intent, Intent]:
-        """The whole intents of an increment and of a base training; the share is a draft until the probe has spoken."""
+    def _when(self) -> Trigger:
+        if self.when is not None:
+            return self.when
+        enough = Tokens(tokens=self.after_tokens if self.after_tokens is not None else AFTER_TOKENS)
+        return enough if self.max_age is None else AnyOf(any=(enough, Age(age=self.max_age)))
+
+    @cached_property
+    def _too_few(self) -> int:
+        """Fewer tokens than that make nothing due, whatever else there is: seen without weighing, with every fact."""
+        return self._when.tokens if self.look is None and isinstance(self._when, Tokens) else 0
+
+    @cached_property
+    def _weighed_after(self) -> tuple[type, ...]:
+        """The facts after which it is weighed anew: what is measured only where a signal is looked at."""
+        return (*RECONSIDERED, *MEASURED) if self.signals else RECONSIDERED
+
+    @cached_property
+    def _intents(self) -> tuple[Intent, Intent, Intent]:
+        """The whole intents of an increment, a base training and a look; the share is a draft until the probe spoke."""
         share = self.mild_replay if self.replay == "auto" else self.replay
 
         def training(*, first: bool) -> Training:
             return self.training.training(self.training.schedule(self.schedule, first=first), share)
 
-        increment = Intent(kind="increment", start="champion", training=training(first=False))
-        return self.whole(increment), self.whole(Intent(kind="base", start="scratch", training=training(first=True)))
+        increment = self.whole(Intent(kind="increment", start="champion", training=training(first=False)))
+        base = self.whole(Intent(kind="base", start="scratch", training=training(first=True)))
+        return increment, base, replace(increment, look=True)
 
-    def _fix(self, state: Pipeline, run: Run) -> Decision:
-        """Return the plan, or the end of a run whose new data was withdrawn or rejected meanwhile."""
-        if run.plan.kind != "retrain" and not run.plan.new:
-            reason = (
-                "Nothing is left of the new data, which was withdrawn or could not be used: there is nothing to do."
-            )
-            return Decision(verdict="nothing_left", reason=reason, commands=(CancelRun(run=run.run),))
-        draft = self._peaked(state, run)
-        draft = replace(draft, training=replace(draft.training, replaying=self._weighed(state, run)))
-        run = replace(run, plan=draft)
-        training, rule, prediction = self._chosen(run, state.champion.best if state.champion else {})
-        training = replace(training, replaying=self._scheduled(training))
-        plan = replace(run.plan, training=training, rule=rule, prediction=prediction)
-        inputs, thresholds = self._compared(run, prediction)
-        return Decision(
-            verdict="planned",
-            reason=f"Train on {training.tokens:,} tokens, {training.replay:.0%} of them replayed: {rule}.",
-            inputs={**inputs, "new_tokens": tokens(run.plan.new)},
-            thresholds=thresholds,
-            commands=(FixPlan(run=run.run, plan=plan),),
-        )
 
-    def _peaked(self, state: Pipeline, run: Run) -> Plan:
-        """Return the draft with the peak that falls over increments, now that the tokens are counted."""
-        champion = state.champion
-        if not self.training.falling_peak or run.plan.kind != "increment" or champion is None:
-            return run.plan
-        schedule = self.training.schedule(
-            run.plan.training.schedule.kind, first=False, trained=champion.trained, new=run.plan.training.tokens
-        )
-        return replace(run.plan, training=replace(run.plan.training, schedule=schedule))
+def left(state: Pipeline, run: Run, now: datetime) -> Pipeline:
+    """Return the pipeline as it is once a run that has only looked is postponed."""
+    waited = run.waited + tokens(run.plan.new) * max(0.0, (now - run.started_at).total_seconds())
+    return replace(
+        state,
+        active=None,
+        waiting_since=run.waiting_since or state.waiting_since,
+        waited=free_waited(state, now) + waited,
+        waited_at=now,
+        looked=run.plan.new,
+        looked_at=now,
+    )
 
-    def _chosen(self, run: Run, best: dict[str, float]) -> tuple[Training, str, Prediction | None]:
-        """Return the training by whichever rule speaks, the rule, and what the law expects of it."""
-        before = measured(
-            run.plan, run.probe_past, run.probe_new, best=best, highest=run.law.highest if run.law else {}
-        )
-        planner = self.planner if isinstance(self.planner, PlannerSettings) else None
-        silence = ""
-        if planner is not None and self.replay == "auto" and run.law is not None and run.plan.kind == "increment":
-            silence = self._silence(planner, run)
-            choice = None
-            if not silence:
-                epochs, most, options = run.intent.epochs, run.intent.max_tokens, planner.options()
-                choice = choose(run.law, run.plan, before, epochs=epochs, most=most, options=options)
-                silence = f"nothing within {planner.stretch:g} x of what past runs had can be chosen"
-            if choice is not None:
-                rule = f"the planner's law of {run.law.runs} runs, error {run.law.error:.3f}"
-                return choice.training, rule, choice.prediction
-        replay, rule = self._share(run)
-        training = replace(run.plan.training, replay=replay)
-        if run.plan.kind != "retrain":
-            total = budget(tokens(run.plan.new), replay, run.intent.epochs, run.intent.max_tokens)
-            training = replace(training, tokens=total)
-        seen = traits(run.plan, training, before) if run.law is not None and run.plan.kind == "increment" else None
-        prediction = predict(run.law, seen, before) if run.law is not None and seen is not None else None
-        return training, f"{rule} (the planner is silent: {silence})" if silence else rule, prediction
 
-    @staticmethod
-    def _silence(planner: PlannerSettings, run: Run) -> str:
-        """Return why the planner's law may not choose; "" when it may."""
-        law = run.law
-        if law is None or law.error is None or law.runs < planner.least_runs:
-            return f"{law.runs if law else 0} of {planner.least_runs} runs"
-        if rounded(law.error) > planner.most_error:
-            return f"error {law.error:.3f} of {law.runs} runs, allowed {planner.most_error:g}"
-        return ""
+def _probed(trigger: Trigger | None) -> str:
+    """Return the first signal of a trigger that a probe measures; "": there is none."""
+    found = leaves(trigger) if trigger is not None else ()
+    return next((leaf.signal for leaf in found if isinstance(leaf, Signal) and leaf.probed), "")
 
-    def _share(self, run: Run) -> tuple[float, str]:
-        if not tokens(run.plan.past):
-            return 0.0, "there is no past to replay"
-        if self.replay != "auto":
-            return self.replay, "the share is configured"
-        if run.shift is None:
-            return self.mild_replay, f"no shift was measured, so the default of {self.mild_replay:.0%}"
-        shift, unit = rounded(run.shift), run.plan.model.unit
-        if shift < self.weak_shift:
-            return self.weak_replay, f"a shift of {shift:.3f} is below {self.weak_shift:g} {unit}"
-        if shift < self.strong_shift:
-            return self.mild_replay, f"a shift of {shift:.3f} lies below {self.strong_shift:g} {unit}"
-        return self.strong_replay, f"a shift of {shift:.3f} is strong (from {self.strong_shift:g} {unit})"
 
-    def _weighed(self, state: Pipeline, run: Run) -> Replaying:
-        """Return what is replayed more often; the law looks at it too."""
-        domains = sorted(run.plan.past)
-        if not domains or run.plan.kind == "retrain":
-            return Replaying()
-        weights: dict[str, float] = {}
-        if self.replay_choice == "per_domain":
-            weights = even(domains)
-        elif self.replay_choice == "loss_increase":
-            now = {domain: loss.mean for domain, loss in run.probe_past.items()}
-            weights = by_increase(domains, now, state.champion.best if state.champion else {})
-        return Replaying(choice=self.replay_choice, weights=weights)
+def _earlier(first: datetime | None, second: datetime | None) -> datetime | None:
+    both = [at for at in (first, second) if at is not None]
+    return min(both, default=None)
 
-    def _scheduled(self, training: Training) -> Replaying:
-        """Return when it is replayed, once the share is fixed; nothing where nothing is."""
-        if not training.replay:
-            return Replaying()
-        parts = [(phase.until, phase.factor) for phase in self.replay_schedule]
-        return replace(training.replaying, phases=phases(parts, training.replay))
 
-    def _compared(self, run: Run, prediction: Prediction | None) -> tuple[Numbers, Numbers]:
-        """Return the numbers behind the plan, and what they were held against."""
-        inputs: Numbers = {"shift": rounded(run.shift) if run.shift is not None else None}
-        thresholds: Numbers = {"weak_shift": self.weak_shift, "strong_shift": self.strong_shift}
-        if run.law is not None:
-            inputs |= {"law_runs": run.law.runs, "law_error": run.law.error}
-        if run.law is not None and isinstance(self.planner, PlannerSettings):
-            thresholds |= {"law_runs": self.planner.least_runs, "law_error": self.planner.most_error}
-        if prediction is not None:
-            inputs |= {"expected_forgetting": prediction.forgetting, "expected_gain": prediction.gain}
-        return inputs, thresholds
+def _prefixed(numbers: Numbers) -> Numbers:
+    return {f"look_{name}": value for name, value in numbers.items()}
+
+
+def _sentence(clause: str) -> str:
+    return clause[:1].upper() + clause[1:]

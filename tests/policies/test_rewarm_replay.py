@@ -56,8 +56,8 @@ def test_data_that_waits_long_asks_for_a_wake_up_and_is_due_then(build: Build) -
     policy = RewarmReplay(after_tokens=1000, max_age=timedelta(hours=6))
     state = build.pipeline(10)
     before = policy.opinion(state, build.record(at=build.after(hours=5)))
-    assert (before.verdict, before.wakes) == ("waiting", {"age": build.after(hours=6)})
-    fired = TimerFired(policy="rewarm_replay", key="age", due=build.after(hours=6))
+    assert (before.verdict, before.wakes) == ("waiting", {"when": build.after(hours=6)})
+    fired = TimerFired(policy="rewarm_replay", key="when", due=build.after(hours=6))
     woken = policy.decide(state, build.record(fired, build.after(hours=6)))
     assert woken is not None
     assert woken.verdict == "due"
