@@ -2,14 +2,14 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from msgspec.structs import replace
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from daemon.core.commands import StartRun, WithdrawWish
+from daemon.core.commands import FixPlan, PostponeRun, StartRun, WithdrawWish
 from daemon.core.decisions import RESERVED, Decision
 from daemon.core.events import (
     ConfigurationChanged,
@@ -38,6 +38,9 @@ from daemon.core.plans import (
     falling_peak,
 )
 from daemon.core.state import Pipeline, stands
+from policies import periods
+from policies.guards import VERDICTS, Guarded, Guards, Start
+from policies.guards.asking import GUARD, armed, asked, spending, stays
 
 RECONSIDERED = (
     DataArrived,
@@ -60,8 +63,8 @@ def _not_reserved(name: str) -> str:
     return name
 
 
-Period = Annotated[timedelta, Field(gt=timedelta(0), le=timedelta(days=36_525))]
-"""A span of time of at most a century: whatever instant it is added to, the sum still is one."""
+Period = periods.Period
+"""A span of time of at most a century."""
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -89,7 +92,7 @@ class BasePolicy(BaseModel):
         default=None, description="shadow: decides and records, and does not act; null: as the pipeline says"
     )
 
-    @property
+    @cached_property
     def shadow(self) -> bool:
         """Whether its decisions are recorded and not carried out."""
         return self.mode == "shadow"
@@ -218,12 +221,16 @@ def _length(part: "float | LengthSettings") -> float | Length:
 
 
 class LimitSettings(BaseModel):
-    """What bounds every stage of a run, in seconds."""
+    """What bounds every stage of a run: times in seconds, and a training's loss."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     time_limit: float = Field(default=86_400.0, gt=0, description="longest that one attempt may run")
     heartbeat: float = Field(default=300.0, ge=1, description="longest silence before an attempt counts as hung")
     checkpoint_every: float = Field(default=60.0, gt=0, description="seconds between checkpoints")
+    spike_factor: float | None = Field(
+        default=None, gt=1, description="a loss that stays this many times above its lowest fails the attempt"
+    )
+    spike_steps: int = Field(default=32, ge=2, le=10_000, description="steps whose median loss is compared")
 
     def limits(self) -> Limits:
         """Return the limits as plans carry them."""
@@ -231,10 +238,16 @@ class LimitSettings(BaseModel):
 
 
 class Starting(BasePolicy):
-    """Base of policies that wish to start runs: they say what they want, and take it back when it no longer holds."""
+    """Base of policies that wish to start runs: they say what they want, and take it back when it no longer holds.
 
+    What is due and guarded is not wished for. What a person asks for, by one of `verbs` or by an approval, goes past
+    every guard, and its wish stands until it is acted on.
+    """
+
+    verbs: ClassVar[frozenset[str]] = frozenset({"train"})
     priority: int = Field(default=0, description="a wish with a higher priority preempts a run with a lower one")
     expires_after: Period | None = Field(default=None, description="how long a wish may wait")
+    guards: Guards = Field(default=Guards(), description="what keeps it from starting although it is due")
     training: TrainingSettings = TrainingSettings()
     limits: LimitSettings = LimitSettings()
 
@@ -267,19 +280,83 @@ class Starting(BasePolicy):
         """
         if isinstance(record.event, OperatorRequested):
             return False
-        wish = state.wishes.get(self.label)
-        same = wish is None if intent is None else wish is not None and wish.wants(StartRun(intent=intent))
+        wish, now = state.wishes.get(self.label), record.recorded_at
+        if intent is not None and not self.guards.idle:
+            intent, kept = self._tried(state, record, intent, brief=True)
+            if kept is not None:
+                verdict, intent = kept.verdict, None
+                wakes = {**wakes, **armed(state, self.label, GUARD, now, kept.until)}
+            elif not intent.asked:
+                wakes = {**wakes, **armed(state, self.label, GUARD, now, self.guards.closes(now))}
+        elif intent is not None and stays(state, self.label):
+            intent = replace(intent, asked=True)
+        if intent is None:
+            return (wish is None or stays(state, self.label)) and stands(state, self.label, verdict, wakes)
+        same = wish is not None and wish.wants(StartRun(intent=intent))
         return same and stands(state, self.label, verdict, wakes)
 
     def due(self, state: Pipeline, record: Record, decision: Decision, intent: Intent) -> Decision:
-        """Return `decision` with the wish to start `intent`."""
-        expires_at = record.recorded_at + self.expires_after if self.expires_after else None
-        wanted = replace(self.whole(intent), expires_at=expires_at)
-        return replace(decision, commands=(StartRun(intent=wanted),))
+        """Return `decision` with the wish to start `intent`, or with what keeps it from starting."""
+        now = record.recorded_at
+        wanted, kept = self._tried(state, record, self.whole(intent))
+        if kept is not None:
+            return self.not_due(state, self._told_kept(state, record, decision, kept))
+        expires_at = now + self.expires_after if self.expires_after else None
+        closes = None if wanted.asked else self.guards.closes(now)
+        if closes is not None:
+            expires_at = closes if expires_at is None else min(expires_at, closes)
+        wakes = {**decision.wakes, **armed(state, self.label, GUARD, now, closes)}
+        return replace(decision, commands=(StartRun(intent=replace(wanted, expires_at=expires_at)),), wakes=wakes)
 
     def not_due(self, state: Pipeline, decision: Decision) -> Decision:
-        """Return `decision`, taking back a wish that waits."""
-        return replace(decision, commands=(WithdrawWish(),)) if self.wishes(state) else decision
+        """Return `decision`, taking back a wish that waits, unless a person asked for it."""
+        if not self.wishes(state) or stays(state, self.label):
+            return decision
+        return replace(decision, commands=(WithdrawWish(),))
+
+    def trains(self, state: Pipeline, record: Record, decision: Decision) -> Decision:
+        """Return `decision`, by which a run that has looked would train, or its postponement where a guard holds."""
+        run, now = state.active, record.recorded_at
+        plan = next((each.plan for each in decision.commands if isinstance(each, FixPlan)), None)
+        if run is None or plan is None or not run.intent.look or run.intent.asked or self.guards.idle:
+            return decision
+        intent = replace(run.intent, training=plan.training)
+        kept = self.guards.against(Start(state=state, now=now, policy=self.label, intent=intent, looked=True))
+        if kept is None:
+            return decision
+        told = self._told_kept(state, record, replace(decision, wakes={}), kept)
+        reason = f"{told.reason} What run {run.run} looked at stays pending."
+        return replace(told, reason=reason, commands=(PostponeRun(run=run.run),))
+
+    def spending(self, state: Pipeline, record: Record) -> Decision | None:
+        """Return what the budget says of this policy's active run, if anything: ask it before all else."""
+        return None if self.guards.budget is None else spending(state, record, self.label, self.guards.budget)
+
+    def kept_back(self, state: Pipeline, since: int) -> bool:
+        """Return whether a guard has kept a start back after a position: the occasion that made it due still stands."""
+        standing = state.verdicts.get(self.label)
+        return standing is not None and standing.verdict in VERDICTS and standing.position > since
+
+    def _tried(
+        self, state: Pipeline, record: Record, intent: Intent, *, brief: bool = False
+    ) -> tuple[Intent, Guarded | None]:
+        """Return the intent as it would be wished for, and what keeps it back."""
+        now = record.recorded_at
+        intent = self.guards.whole(state, self.label, intent, now)
+        if asked(state, record, self.label, self.verbs) or stays(state, self.label):
+            return replace(intent, asked=True), None
+        return intent, self.guards.against(Start(state=state, now=now, policy=self.label, intent=intent, brief=brief))
+
+    def _told_kept(self, state: Pipeline, record: Record, decision: Decision, kept: Guarded) -> Decision:
+        """Return the decision as it is told where a guard keeps what is due from starting."""
+        return replace(
+            decision,
+            verdict=kept.verdict,
+            reason=f"{decision.reason} {kept.reason}",
+            inputs={**decision.inputs, **kept.inputs},
+            thresholds={**decision.thresholds, **kept.thresholds},
+            wakes={**decision.wakes, **armed(state, self.label, GUARD, record.recorded_at, kept.until)},
+        )
 
 
 def blocked(state: Pipeline) -> bool:

@@ -7,11 +7,15 @@ from itertools import pairwise
 from typing import Annotated, ClassVar, Literal, Self
 
 from msgspec.structs import replace
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from daemon.core.commands import StartRun
 from daemon.core.decisions import Decision
 from daemon.core.events import (
     CatchUp,
+    DataArrived,
+    DataIngested,
+    DataRejected,
     DriftDetected,
     EvaluationReported,
     LabelArrived,
@@ -39,6 +43,9 @@ INTERVAL = "interval"
 MEASURED = (ModelEvaluated, ProbeMeasured, EvaluationReported, LabelArrived, DriftDetected)
 JUDGED = "judged"
 BESIDE = "beside"
+WAITING = "waiting"
+COUNTED = (DataArrived, DataIngested, DataRejected)
+"""Facts about data: they come in any number, and a calendar does not look at them."""
 NO_MODEL = Decision(verdict="no_model", reason="There is no model yet that could be trained again: this tick passes.")
 
 
@@ -48,10 +55,6 @@ class PlateauSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     min_gain: float = Field(default=0.0, description="a gain from it on is one")
     window: int = Field(default=5, ge=1, le=LONGEST, description="evaluations in a row without a gain")
-
-
-def _listed(given: object) -> object:
-    return [given] if isinstance(given, str) else given
 
 
 Origin = Literal["scratch", "base", "champion"]
@@ -72,6 +75,7 @@ class PeriodicRetraining(Starting):
     """
 
     version: ClassVar[int] = 3
+    verbs: ClassVar[frozenset[str]] = frozenset({"retrain"})
     kind: Literal["periodic_retraining"] = "periodic_retraining"
     after_increments: int | None = Field(default=None, ge=1, description="promoted increments between retrains")
     every: Period | None = Field(default=None, description="time between retrains")
@@ -87,8 +91,8 @@ class PeriodicRetraining(Starting):
     )
     plateau: PlateauSettings | None = Field(default=None, description="when increments count as helping no more")
     when: AnyTrigger | None = Field(default=None, description="a further occasion: any trigger")
-    starts: Annotated[tuple[Origin, ...], BeforeValidator(_listed)] = Field(
-        default=("base",), alias="from", min_length=1, description="where it starts; several: one run each"
+    start: Origin | Annotated[tuple[Origin, ...], Field(min_length=1)] = Field(
+        default="base", alias="from", description="where it starts; several: one run each"
     )
     curate: CurationSettings | None = Field(default=None, description="train on a band of the past alone")
     schedule: ScheduleKind = "rewarm"
@@ -99,6 +103,11 @@ class PeriodicRetraining(Starting):
         if self.cron is None:
             return None
         return ScheduleSettings(cron=self.cron, timezone=self.timezone, catch_up=self.catch_up)
+
+    @cached_property
+    def starts(self) -> tuple[Origin, ...]:
+        """Where it starts, one run after the other."""
+        return (self.start,) if isinstance(self.start, str) else self.start
 
     @property
     def signals(self) -> Mapping[str, int]:
@@ -120,12 +129,26 @@ class PeriodicRetraining(Starting):
 
     def decide(self, state: Pipeline, record: Record) -> Decision | None:
         """Return the wish to retrain when its occasion has come."""
+        if (spent := self.spending(state, record)) is not None:
+            return spent
+        if isinstance(record.event, COUNTED) and self._waits(state):
+            return None
         run = state.active
         if run is not None and self._is_mine(run) and finished_stage(record, "evaluate"):
             return self._judged(state, record, run)
         if isinstance(record.event, RECONSIDERED) or self._ticked(record) or self._signalled(record):
             return None if self._repeats(state, record) else self.opinion(state, record)
         return None
+
+    def _waits(self, state: Pipeline) -> bool:
+        """Return whether it waits for something that no data brings: asked with every arrival."""
+        standing = state.verdicts.get(self.label)
+        return (
+            self._trigger is None
+            and standing is not None
+            and standing.verdict == WAITING
+            and self.label not in state.wishes
+        )
 
     def _judged(self, state: Pipeline, record: Record, run: Run) -> Decision:
         """Return that the candidate is judged, with the wish for the one beside it, if there is one."""
@@ -135,8 +158,9 @@ class PeriodicRetraining(Starting):
             reason = f"The candidate of {run.run} is judged; the next occasion counts from here."
             return Decision(verdict=JUDGED, reason=reason, wakes=wakes)
         reason = f"The candidate of {run.run} is judged; beside it one is trained from the {following}."
-        decision = Decision(verdict=BESIDE, reason=reason, wakes=wakes)
-        return self.due(state, record, decision, self._retrains[following])
+        wanted = replace(self._retrains[following], asked=run.intent.asked)
+        # No guard is asked: it is the same occasion, and the first of the pair has passed them all.
+        return Decision(verdict=BESIDE, reason=reason, wakes=wakes, commands=(StartRun(intent=wanted),))
 
     def opinion(self, state: Pipeline, record: Record) -> Decision | None:
         """Return whether a retrain is due, with the numbers."""
@@ -172,7 +196,7 @@ class PeriodicRetraining(Starting):
         if occasion is None:
             wakes = None if self._trigger is None else self._trigger.wakes(self._moment(state, record.recorded_at))
             soonest = min((at for at in (due_at, wakes) if at is not None), default=None)
-            return "waiting", "", {INTERVAL: soonest} if soonest else {}
+            return WAITING, "", {INTERVAL: soonest} if soonest else {}
         obstacle = None if self._asked(record) else self._obstacle(state, record)
         return (*(obstacle or ("due", occasion)), {})
 
@@ -239,6 +263,8 @@ class PeriodicRetraining(Starting):
             now = self._moment(state, record.recorded_at)
             if self._trigger.holds(now):
                 return f"A retrain is due: {self._trigger.tell(now).why}."
+        if state.base is not None and self.kept_back(state, state.base.position):
+            return "An occasion that a guard kept back stands."
         return None
 
     def _moment(self, state: Pipeline, now: datetime) -> Moment:

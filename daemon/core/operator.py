@@ -4,7 +4,7 @@ from msgspec.structs import replace
 
 from daemon.core import adoption
 from daemon.core.commands import CancelRun, ResumeRun, RollBack, WithdrawWish
-from daemon.core.decisions import OPERATOR, Decision
+from daemon.core.decisions import AWAITING, OPERATOR, Decision
 from daemon.core.events import OperatorRequested
 from daemon.core.state import Pipeline
 
@@ -13,13 +13,18 @@ def answer(pipeline: Pipeline, event: OperatorRequested) -> Decision | None:
     """Return the decision that a request brings by itself; None where the fold or a policy answers it."""
     match event.verb:
         case "approve" if event.decision is not None:
-            return None  # of a start: the policy that asked answers
+            return _approve_start(pipeline, event, event.decision)
         case "approve" | "promote":
             return _approve(pipeline, event)
         case "cancel":
             return _cancel(pipeline, event)
         case "rollback":
             return _roll_back(pipeline, event)
+        case "freeze":
+            reason = "Frozen: runs go on and are judged, and no candidate is promoted until it is thawed."
+            return Decision(verdict="frozen", reason=_because(event, reason))
+        case "thaw":
+            return Decision(verdict="thawed", reason=_because(event, "Candidates are promoted again."))
         case "adopt":
             decision = adoption.adopt(pipeline, event)
             return replace(decision, reason=_because(event, decision.reason))
@@ -40,6 +45,16 @@ def _approve(pipeline: Pipeline, event: OperatorRequested) -> Decision:
         reason=_because(event, f"The candidate of {held.run} may be promoted."),
         commands=(ResumeRun(run=held.run, forced=event.verb == "promote"),),
     )
+
+
+def _approve_start(pipeline: Pipeline, event: OperatorRequested, position: int) -> Decision | None:
+    """Return why there is no start to approve; None: the policy that asked answers."""
+    waiting = {name: each.position for name, each in pipeline.verdicts.items() if each.verdict == AWAITING}
+    if position in waiting.values():
+        return None
+    told = " and ".join(f"that of {name}, position {at}" for name, at in sorted(waiting.items()))
+    sentence = f"No decision at position {position} waits for an approval: {told or 'none'} does."
+    return Decision(verdict="not_possible", reason=_because(event, sentence), inputs={"decision": position})
 
 
 def _cancel(pipeline: Pipeline, event: OperatorRequested) -> Decision:

@@ -13,6 +13,7 @@ from daemon.core.events import ModelEvaluated, StageSucceeded
 from daemon.core.ledger import Reading
 from daemon.core.plans import Checkpoint, Cut, Intent
 from daemon.core.state import Verdict, Wish
+from policies.guards import Guards
 from policies.periodic_retraining import PeriodicRetraining
 
 Build = Any
@@ -155,6 +156,9 @@ def test_beside_one_start_the_next_is_tried(build: Build) -> None:
     assert beside.verdict == "beside"
     assert (first.start, second.start) == ("champion", "base")
     assert replace(first, start="base") == second
+    cooled = BOTH.model_copy(update={"guards": Guards(cooldown=timedelta(days=1))})
+    state = replace(state, begun={NAME: build.noon})
+    assert wanted(cooled.decide(replace(state, active=run), build.record(JUDGED))).start == "base"
 
     last = BOTH.decide(replace(state, active=replace(run, intent=second)), build.record(JUDGED))
     assert last is not None
