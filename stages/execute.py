@@ -66,7 +66,10 @@ def _attempt(context: Context) -> AnyEvent:
     except Exception as error:
         logger.exception("Stage failed.", extra=dict(context.names))
         # Our own errors are sentences for people; a name belongs to those of others.
-        message = str(error) if isinstance(error, StageError) else f"{type(error).__name__}: {error}"
+        if isinstance(error, StageError):
+            place = {"step": error.step, "documents": error.documents}
+            return StageFailed(**context.names, failure=error.failure, message=str(error)[:4000], **place)  # type: ignore[arg-type]
+        message = f"{type(error).__name__}: {error}"
         return StageFailed(**context.names, failure=classify(error), message=message[:4000])
     return StageSucceeded(
         **context.names,

@@ -4,16 +4,20 @@ Leaves `candidate/` (weights) and `trunk/` (weights and optimiser state before t
 starts, should this candidate be promoted).
 """
 
+import contextlib
 import hashlib
 import logging
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from daemon.core.errors import StageError
 from daemon.core.events import Artefact
-from daemon.core.plans import Engine, trunk_step
+from daemon.core.plans import Engine, Remedy, Training, trunk_step
 from stages.base import Context, Result
+from stages.training.curating.kept import trained_on
 from stages.training.engine.average import Average
 from stages.training.engine.checkpoint import (
     OPTIMISER,
@@ -26,9 +30,11 @@ from stages.training.engine.checkpoint import (
 from stages.training.engine.device import prepare
 from stages.training.engine.guard import Guard
 from stages.training.engine.keeping import Keeper, Trained
+from stages.training.engine.lineage import is_ancestor
 from stages.training.engine.loop import Loop
-from stages.training.engine.memory import telling_sizes
+from stages.training.engine.memory import is_shortage, telling_sizes
 from stages.training.engine.optimiser import make_optimiser
+from stages.training.engine.spike import Spike
 from stages.training.engine.team import Alone, Team
 from stages.training.files import MANIFEST, digest, new_folder
 from stages.training.mixing.mixture import make_mixture
@@ -43,8 +49,8 @@ class Train:
     def run(self, context: Context) -> Result:
         """Train to the end of the budget, in this process or, where the plan wants several, in those that it starts.
 
-        Raises Stopped after saving a checkpoint, StageError (bad_checkpoint, bad_sample, not_finite, out_of_memory,
-        time_limit, user_error; worker_lost of several processes) and OSError when the disk is full.
+        Raises Stopped after saving a checkpoint, StageError (bad_checkpoint, bad_sample, loss_spike, not_finite,
+        out_of_memory, time_limit, user_error; worker_lost of several processes) and OSError when the disk is full.
         """
         if context.specification.plan.training.engine.processes > 1:
             from stages.training.parallel.launch import train_together
@@ -55,9 +61,9 @@ class Train:
 
 def train(context: Context, team: Team) -> Result:
     """Train as one process of a team; only the leader's result counts. Raises as `Train.run` does."""
-    training = context.specification.plan.training
+    training, limits = context.specification.plan.training, context.specification.plan.limits
     device = prepare(context.specification.threads)
-    with telling_sizes(training, device):
+    with telling_sizes(_in_parts(training, context.specification.remedy), device):
         adapter = adapter_of(context)
         mixture = make_mixture(context, windows=adapter.windows)
         plan = plan_sha256(context)
@@ -65,14 +71,16 @@ def train(context: Context, team: Team) -> Result:
         step = resumed[1] if resumed else 0
         start = resumed[0] if resumed else _start_folder(context)
         context.live()
-        model = (adapter.make(training.seed) if start is None else adapter.load(start)).to(device)
+        with _naming_step(step):
+            model = (adapter.make(training.seed) if start is None else adapter.load(start)).to(device)
         if training.engine.recompute:
             adapter.recompute(model)
         context.live()
         wrapped = team.wrap(model)
         optimiser = make_optimiser(model, training.adamw)
         if start is not None and (resumed or _keeps_optimiser(context)):
-            load_optimiser(start, model, optimiser)
+            with _naming_step(step):
+                load_optimiser(start, model, optimiser)
             context.live()
         trained = Trained(
             adapter=adapter,
@@ -80,9 +88,11 @@ def train(context: Context, team: Team) -> Result:
             optimiser=optimiser,
             average=None if training.adamw.average is None else Average(model, training.adamw.average),
             guard=Guard(training.adamw.skip_sigma, device),
+            spike=Spike(limits.spike_factor, limits.spike_steps),
         )
         if resumed:
-            trained.load_engine_state(load_engine(resumed[0]))
+            with _naming_step(step):
+                _load_engine_state(trained, resumed[0])
         keeper = Keeper(context, trained, team, plan_sha256=plan, step=step)
         try:
             loop = Loop(context, trained, wrapped, mixture, keeper, team, step=step)
@@ -96,7 +106,7 @@ def train(context: Context, team: Team) -> Result:
         metrics={
             "steps": float(loop.steps),
             "resumed_at": float(step),
-            "tokens": float(loop.steps * mixture.batch * mixture.context),
+            "tokens": float(loop.tokens(loop.steps)),
             "optimiser_kept": float(_keeps_optimiser(context)),
             **summary.metrics(),
         },
@@ -112,8 +122,34 @@ def plan_sha256(context: Context) -> str:
     specification = context.specification
     plan = specification.plan
     training = msgspec.structs.replace(plan.training, engine=Engine())
-    shards = [[digest(context.resolve(s.manifest)) for s in each] for each in (specification.new, specification.past)]
+    shards = [[digest(context.resolve(s.manifest)) for s in each] for each in trained_on(context)]
     return hashlib.sha256(msgspec.json.encode([training, plan.model, plan.start, shards])).hexdigest()
+
+
+def _in_parts(training: Training, remedy: Remedy) -> Training:
+    engine = msgspec.structs.replace(training.engine, accumulate=training.engine.accumulate * remedy.accumulate)
+    return msgspec.structs.replace(training, engine=engine)
+
+
+@contextlib.contextmanager
+def _naming_step(step: int) -> Iterator[None]:
+    """Let an error in the block say which checkpoint is bad: that of this step, where it is not the plan's start."""
+    try:
+        yield
+    except StageError as error:
+        if error.failure == "bad_checkpoint" and step:
+            error.step = step
+        raise
+
+
+def _load_engine_state(trained: Trained, folder: Path) -> None:
+    try:
+        trained.load_engine_state(load_engine(folder))
+    except (KeyError, RuntimeError) as error:
+        if is_shortage(error):
+            raise
+        message = f"The checkpoint at {folder} has no usable state of the loop ({error}): go back to an older one."
+        raise StageError("bad_checkpoint", message) from error
 
 
 def _start_folder(context: Context) -> Path | None:
@@ -144,11 +180,12 @@ def _find_resumable(context: Context, plan: str, team: Team) -> tuple[Path, int]
     # Past the trunk's step the trunk itself must be at hand, for nothing could make it again from there.
     folders = [context.folder, *map(Path, context.specification.resume_from)]
     at = trunk_step(context.specification.plan.training)
-    found = find_newest(folders, plan)
+    fits = partial(is_ancestor, remedy=context.specification.remedy)
+    found = find_newest(folders, plan, fits=fits)
     if found and found[1].step >= at:
-        trunk = find_newest(folders, plan, pattern="trunk")
+        trunk = find_newest(folders, plan, pattern="trunk", fits=fits)
         if trunk is None or trunk[1].step != at:
-            found = find_newest(folders, plan, below=at)
+            found = find_newest(folders, plan, below=at, fits=fits)
         elif trunk[0].parent != context.folder and team.rank == 0:
             with new_folder(context.folder / "trunk") as aside:
                 copy_checkpoint(trunk[0], aside)

@@ -1,6 +1,6 @@
 """What an attempt is told: everything, read from the journal when it is dispatched."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -21,8 +21,9 @@ from daemon.core.events import (
     RunSucceeded,
     StageSucceeded,
 )
-from daemon.core.plans import Checkpoint, Plan
+from daemon.core.plans import Checkpoint, Plan, Span
 from daemon.core.state import Order, Pipeline, lowest
+from daemon.dispatch.quarantine import quarantined
 from daemon.journal.base import Reader, scan_where
 from daemon.places import Places
 from stages.base import implementation
@@ -47,6 +48,12 @@ def specify(
     plan = pipeline.active.plan
     withdrawn = _withdrawn(reader, pipeline.name)
     champion = pipeline.champion
+    new = tuple(_shards(reader, order.run, state, withdrawn))
+    past = tuple(_past(reader, pipeline, state, withdrawn))
+    remedy = order.remedy
+    if order.stage == "train" and plan.curation is None:
+        out = quarantined(reader, pipeline.name, state, (*new, *past))
+        remedy = replace(remedy, without=(*remedy.without, *out))
     return Specification(
         pipeline=pipeline.name,
         run=order.run,
@@ -58,8 +65,8 @@ def specify(
         roots=tuple(root if isinstance(root, Remote) else str(root) for root in roots),
         plan=plan,
         arrivals=tuple(_arrivals(reader, pipeline.name, plan, withdrawn, roots)),
-        new=tuple(_shards(reader, order.run, state, withdrawn)),
-        past=tuple(_past(reader, pipeline.name, plan.parent, state, withdrawn)),
+        new=new,
+        past=past,
         champion=None
         if champion is None
         else Champion(
@@ -78,7 +85,7 @@ def specify(
         )
         if order.resume
         else (),
-        remedy=order.remedy,
+        remedy=remedy,
         history=_history(reader, pipeline.name, order.run) if order.stage == "probe" else (),
         threads=threads,
     )
@@ -173,8 +180,14 @@ def _path(uri: str, places: Places) -> str:
         return uri  # the roots changed meanwhile: ingest rejects it, with the reason
 
 
-def _past(reader: Reader, name: str, parent: int | None, state: Path, withdrawn: Collection[int]) -> Iterator[Shard]:
-    """Yield what promoted champions were trained on, in order, without those that were rolled back (rule 13)."""
+def _past(reader: Reader, pipeline: Pipeline, state: Path, withdrawn: Collection[int]) -> Iterator[Shard]:
+    """Yield what promoted champions were trained on, in order, without those that were rolled back (rule 13).
+
+    What a backfill made pending again before the run began is past no more until another run has used it.
+    """
+    if pipeline.active is None or pipeline.active.plan.parent is None:
+        return
+    name, began = pipeline.name, pipeline.active.started_position
     runs: dict[str, None] = {}
     rolled_back = set()  # it may come before the run has ended
     for event in _events(reader, pipeline=name, kinds=("run.succeeded", "model.rolled_back")):
@@ -183,14 +196,29 @@ def _past(reader: Reader, name: str, parent: int | None, state: Path, withdrawn:
             rolled_back.add(event.run)
         elif isinstance(event, RunSucceeded) and event.outcome == "promoted" and event.run not in rolled_back:
             runs[event.run] = None
-    for run in runs if parent is not None else ():
-        yield from _shards(reader, run, state, withdrawn)
+    again = [
+        (record.position, record.event.spans)
+        for record in scan_where(reader, 0, upto=began, pipeline=name, kinds=("operator.requested",))
+        if isinstance(record.event, OperatorRequested) and record.event.verb == "backfill"
+    ]
+    for run in runs:
+        yield from _shards(reader, run, state, withdrawn, again)
 
 
-def _shards(reader: Reader, run: str, state: Path, withdrawn: Collection[int]) -> list[Shard]:
+def _shards(
+    reader: Reader,
+    run: str,
+    state: Path,
+    withdrawn: Collection[int],
+    again: Sequence[tuple[int, tuple[Span, ...]]] = (),
+) -> list[Shard]:
+    """Return what a run ingested, without what was made pending again afterwards."""
     found: dict[int, Shard] = {}
-    for event in _events(reader, run=run, kinds=("data.ingested", "data.rejected")):
+    for record in scan_where(reader, 0, run=run, kinds=("data.ingested", "data.rejected")):
+        event = record.event
         if isinstance(event, DataIngested) and event.arrival not in withdrawn:
+            if any(record.position < at and arrivals.within(spans, event.arrival) for at, spans in again):
+                continue
             manifest = str(state / event.manifest)
             found[event.arrival] = Shard(position=event.arrival, domain=event.domain, manifest=manifest)
         elif isinstance(event, DataRejected):

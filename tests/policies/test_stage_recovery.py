@@ -1,6 +1,8 @@
 """What becomes of a failed attempt."""
 
+import re
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -15,37 +17,67 @@ from daemon.core.events import (
     StageInterrupted,
     TimerFired,
 )
-from policies.stage_recovery import AT_ONCE, HOPELESS, StageRecovery
+from policies.stage_recovery import ANSWERS, StageRecovery
 
 Build = Any
 NAME = "stage_recovery"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "recover.md"
+PLAIN = StageRecovery(jitter=0)
+"""Its waits are what they are without chance."""
 FAILED = StageFailed(run="p-90", stage="train", attempt=1, failure="transient", message="it broke")
 
 
 def judged(
     build: Build, policy: StageRecovery, last: str, count: int = 1, total: int | None = None, **fields: object
 ) -> Decision:
-    """Ask about a train stage that failed so often."""
-    run = build.run(failures=build.failures(last, count, total), attempts={"train": total or count}, **fields)
+    """Ask about a stage, train if nothing else is said, that failed so often."""
+    stage = str(fields.setdefault("stage", "train"))
+    fields = {"failures": build.failures(last, count, total), "attempts": {stage: total or count}, **fields}
+    run = build.run(**fields)
     decision = policy.decide(build.pipeline(active=run), build.record(FAILED))
     assert decision is not None
     return decision
 
 
+ALWAYS = {"transient", "disk_full", "straggler", "worker_lost", "model_stage_lost", "preempted", "hang"}
+
+
 @pytest.mark.parametrize("failure", get_args(FailureClass))
-def test_every_failure_class_has_its_answer(build: Build, failure: str) -> None:
-    """What a retry cannot mend is given up, what went away with its process is retried at once, the rest waits."""
-    decision = judged(build, StageRecovery(), failure)
-    if failure in HOPELESS:
+def test_every_failure_class_has_its_answer(build: Build, failure: FailureClass) -> None:
+    """In a stage that knows no remedies: what a retry cannot mend is given up, the rest is retried, now or later."""
+    decision = judged(build, PLAIN, failure, stage="evaluate")
+    if failure in {"user_error", "time_limit", "bad_sample"}:
         assert decision.verdict == "given_up"
         assert decision.commands == (FailRun(run="p-90", failure=failure),)
-    elif failure in AT_ONCE:
+    elif ANSWERS[failure].at_once:
         assert decision.verdict == "retry"
-        assert decision.commands == (RunStage(run="p-90", stage="train", attempt=2, resume=True),)
+        assert decision.commands == (RunStage(run="p-90", stage="evaluate", attempt=2, resume=True),)
     else:
         assert decision.verdict == "backing_off"
         assert decision.wakes == {"p-90": build.after(seconds=2)}
         assert not decision.commands
+
+
+@pytest.mark.parametrize("failure", get_args(FailureClass))
+def test_what_comes_again_is_confirmed_once_or_waited_for(build: Build, failure: str) -> None:
+    """A second failure of a class without progress: what was to be confirmed is, and the run is given up."""
+    decision = judged(build, PLAIN, failure, 2, stage="evaluate")
+    if failure in ALWAYS | {"out_of_memory"}:
+        assert decision.wakes == {"p-90": build.after(seconds=4)}
+    else:
+        assert decision.verdict == "given_up"
+        assert f"{failure} is not mended by a retry" in decision.reason
+
+
+def test_the_table_names_every_class_once() -> None:
+    """Whatever class a stage may fail with has an answer, and each answer is one of the page's."""
+    assert set(ANSWERS) == set(get_args(FailureClass))
+    page = PAGE.read_text(encoding="utf-8")
+    for failure, answer in ANSWERS.items():
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{failure}` |"))
+        told = re.findall(r"\*\*(\w+)\*\*", row)
+        assert told == [answer.first, answer.repeated, answer.elsewhere]
+        assert ("at once" in row) is answer.at_once
 
 
 @pytest.mark.parametrize(
@@ -53,7 +85,7 @@ def test_every_failure_class_has_its_answer(build: Build, failure: str) -> None:
 )
 def test_the_wait_grows_to_its_bound(build: Build, count: int, seconds: float) -> None:
     """Each failure without progress doubles the wait, up to the longest; no count is too large to reckon with."""
-    policy = StageRecovery(retries=10**10, ceiling=10**10, max_backoff=timedelta(seconds=20))
+    policy = StageRecovery(jitter=0, retries=10**10, ceiling=10**10, max_backoff=timedelta(seconds=20))
     decision = judged(build, policy, "transient", count)
     assert decision.wakes == {"p-90": build.after(seconds=seconds)}
 
@@ -61,14 +93,19 @@ def test_the_wait_grows_to_its_bound(build: Build, count: int, seconds: float) -
 def test_the_widest_settings_can_be_reckoned_with(build: Build) -> None:
     """The largest factor and the longest waits never overflow."""
     policy = StageRecovery(
-        retries=10**6, ceiling=10**6, factor=1000, backoff=timedelta(days=999_999), max_backoff=timedelta(days=36_525)
+        jitter=0,
+        retries=10**6,
+        ceiling=10**6,
+        factor=1000,
+        backoff=timedelta(days=999_999),
+        max_backoff=timedelta(days=36_525),
     )
     assert judged(build, policy, "transient", 10**5).wakes == {"p-90": build.after(days=36_525)}
 
 
 def test_a_lost_worker_waits_from_the_second_loss_on(build: Build) -> None:
     """Losing the worker again without progress is no chance any more."""
-    assert judged(build, StageRecovery(), "worker_lost", 2).wakes == {"p-90": build.after(seconds=4)}
+    assert judged(build, PLAIN, "worker_lost", 2).wakes == {"p-90": build.after(seconds=4)}
 
 
 def test_no_back_off_means_at_once(build: Build) -> None:
@@ -108,16 +145,6 @@ def test_the_wake_up_brings_the_retry_from_the_checkpoint(build: Build) -> None:
     assert decision.verdict == "retry"
     assert "after step 40" in decision.reason
     assert decision.commands == (RunStage(run="p-90", stage="train", attempt=2, resume=True),)
-
-
-def test_a_bad_checkpoint_is_not_resumed(build: Build) -> None:
-    """After a checkpoint that cannot be read, the stage starts over."""
-    run = build.run(failures=build.failures("bad_checkpoint"), checkpoint_step=40)
-    fired = TimerFired(policy=NAME, key="p-90", due=build.noon)
-    decision = StageRecovery().decide(build.pipeline(active=run), build.record(fired))
-    assert decision is not None
-    assert decision.commands == (RunStage(run="p-90", stage="train", attempt=2, resume=False),)
-    assert "from its start" in decision.reason
 
 
 @pytest.mark.parametrize(("policy", "key"), [("other", "p-90"), (NAME, "p-1")])

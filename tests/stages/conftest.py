@@ -1,20 +1,19 @@
 """A state folder, arrivals, and the means to run a stage in it as the dispatcher would."""
 
-import json
 import random
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 
 import stages.training  # noqa: F401 - before torch: it says how torch's threads wait
-from daemon.core.encoding import decode
-from daemon.core.events import AnyEvent, DataIngested, ModelPromoted
+from daemon.core.events import AnyEvent, ModelPromoted
 from daemon.core.plans import Checkpoint, Limits, ModelSettings, Plan, Schedule, Start, Training
 from stages.execute import execute
-from stages.run_folder import Arrival, Champion, Shard, Specification, lines, place_specification
+from stages.run_folder import Arrival, Champion, Shard, Specification, place_specification
+from tests.attempts import shards_of, told, write_arrival
 
 STAGES = ("ingest", "probe", "train", "evaluate", "promote")
 TEXT = "the a model learns from text and then it reads more of the same old words"
@@ -32,23 +31,6 @@ def documents(domain: str, count: int, seed: int = 0) -> list[str]:
 def make_documents() -> Callable[..., list[str]]:
     """Give texts of a domain: (domain, count, seed)."""
     return documents
-
-
-def write_arrival(folder: Path, name: str, texts: Sequence[str], domain: str, position: int = 1) -> Arrival:
-    """Write a JSONL file and return it as an arrival."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.jsonl"
-    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    size = path.stat().st_size
-    return Arrival(
-        position=position,
-        path=str(path),
-        format="jsonl",
-        domain=domain,
-        bytes=size,
-        tokens=size,
-        documents=len(texts),
-    )
 
 
 def base_plan(**training: object) -> Plan:
@@ -119,12 +101,6 @@ def specify(state: Path, stage: str, attempt: int = 1, **fields: object) -> Path
     return folder
 
 
-def told(folder: Path) -> list[AnyEvent]:
-    """Return what an attempt has told."""
-    found = [json.loads(line) for line in lines(folder)]
-    return [decode(line["kind"], line["version"], json.dumps(line["data"])) for line in found]
-
-
 @pytest.fixture
 def place(state: Path) -> Callable[..., Path]:
     """Place an attempt without running it: (stage, attempt, **fields of the specification) → folder."""
@@ -153,7 +129,7 @@ def run_stage(place: Callable[..., Path]) -> Callable[..., list[AnyEvent]]:
 def arrive(tmp_path: Path) -> Callable[..., Arrival]:
     """Write an arrival into the inbox: (name, texts, domain, position)."""
     return lambda name, texts, domain="prose", position=1: write_arrival(
-        tmp_path / "inbox", name, texts, domain, position
+        tmp_path / "inbox" / f"{name}.jsonl", texts, domain, position
     )
 
 
@@ -162,7 +138,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make a state folder once in which a base model was trained on prose and promoted, and code has arrived."""
     root = tmp_path_factory.mktemp("template")
     state = root / "state"
-    arrival = write_arrival(root / "inbox", "prose", documents("prose", 60), "prose")
+    arrival = write_arrival(root / "inbox" / "prose.jsonl", documents("prose", 60), "prose")
     new: tuple[Shard, ...] = ()
     done: dict[str, str] = {}
     for stage in STAGES:
@@ -176,21 +152,12 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         model=Checkpoint(path=promoted.path, sha256=promoted.sha256),
         trunk=promoted.trunk,
     )
-    code = write_arrival(root / "inbox", "code", documents("code", 60), "code", 2)
+    code = write_arrival(root / "inbox" / "code.jsonl", documents("code", 60), "code", 2)
     folder = specify(state, "ingest", run="p-2", arrivals=(code,), past=new)
     execute(folder)
     facts = {"past": new, "new": shards_of(told(folder)), "champion": champion}
     (root / "facts.json").write_bytes(msgspec.json.encode(facts))
     return root
-
-
-def shards_of(events: Sequence[AnyEvent]) -> tuple[Shard, ...]:
-    """Return the shards that an ingest attempt told of."""
-    return tuple(
-        Shard(position=event.arrival, domain=event.domain, manifest=event.manifest)
-        for event in events
-        if isinstance(event, DataIngested)
-    )
 
 
 @pytest.fixture

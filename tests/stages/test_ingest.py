@@ -13,8 +13,9 @@ from daemon.core.events import AnyEvent, DataIngested, DataRejected, StageFailed
 from daemon.core.plans import DataSettings, ModelSettings, Plan, TokenizerSettings
 from stages.execute import execute
 from stages.run_folder import Arrival, Shard
+from stages.training.data.encoding import BYTES
 from stages.training.data.output import Output
-from stages.training.data.shards import END, Part, read_manifest
+from stages.training.data.shards import Part, read_manifest
 
 Run = Callable[..., list[AnyEvent]]
 Arrive = Callable[..., Arrival]
@@ -37,14 +38,14 @@ def text_of(part: Part) -> list[str]:
 
 
 def test_documents_survive_tokenising(state: Path, run_stage: Run, arrive: Arrive) -> None:
-    """Every document is in exactly one part, byte for byte, and ends with END."""
+    """Every document is in exactly one part, byte for byte, and ends with the end token."""
     texts = [f"größe {number} €" for number in range(100)]
     (event,) = ingested(run_stage("ingest", arrivals=(arrive("a", texts),)))
 
     train, held_out = (Part(state / event.manifest, part) for part in ("train", "held_out"))
 
     assert sorted(texts) == sorted(text_of(train) + text_of(held_out))
-    assert train.document(0)[-1] == END
+    assert train.document(0)[-1] == BYTES.end
     assert 1 <= len(held_out) <= 15
     assert event.amount.tokens == len(train.tokens)
     assert event.amount.documents == 100

@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -20,16 +20,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from daemon.core.errors import StageError
+from daemon.core.plans import NO_REMEDY, Remedy
 from daemon.files import sync
-from stages.training.engine.optimiser import dump_moments, load_moments
-from stages.training.files import MANIFEST, MODEL, Stamp, digest, fits, new_folder, stamp, write_file
+from stages.training.engine.optimiser import load_moments
+from stages.training.files import MANIFEST, Stamp, digest, fits, new_folder, stamp, write_file
 from stages.training.models import legacy
-from stages.training.models.base import Adapter
 
 OPTIMISER = "optimiser.safetensors"
 ENGINE = "engine.safetensors"
 """What the loop itself goes on from: the average of the weights, the guard's last losses and norms."""
 KEPT = 2
+BACK = 128
+"""Steps: the way back from which a training may have to go on is at least so long."""
 HALF = ("checkpoints/.step-*", ".trunk.*", ".candidate.*")
 """What a kill leaves of a checkpoint that was being written."""
 SYSTEM = re.compile(r"\(os error (\d+)\)")
@@ -37,7 +39,7 @@ logger = logging.getLogger("rewarm.stage")
 
 
 class Saved(msgspec.Struct, frozen=True, kw_only=True):
-    """A checkpoint's manifest: how far the training was, of which plan, and what the files must be."""
+    """A checkpoint's manifest: how far the training was, of which plan and remedies, and what the files must be."""
 
     format: int = 1
     step: int
@@ -45,6 +47,7 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     plan: str
     files: dict[str, Stamp]
+    remedy: Remedy = NO_REMEDY
 
 
 class Contents(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,27 +59,7 @@ class Contents(msgspec.Struct, frozen=True, kw_only=True):
     steps: int
     seed: int
     plan: str
-
-
-def save_checkpoint(
-    folder: Path,
-    adapter: Adapter,
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer | None,
-    *,
-    step: int,
-    steps: int,
-    seed: int,
-    plan: str,
-) -> str:
-    """Write a checkpoint now and return its manifest's sha256; raises OSError when the disk is full."""
-    tensors: dict[str, Mapping[str, Tensor]] = {MODEL: adapter.weights(model)}
-    if optimiser is not None:
-        tensors[OPTIMISER] = dump_moments(model, optimiser)
-    small = adapter.files(model)
-    return write_checkpoint(
-        folder, Contents(small=small, tensors=tensors, step=step, steps=steps, seed=seed, plan=plan)
-    )
+    remedy: Remedy = NO_REMEDY
 
 
 def write_checkpoint(folder: Path, contents: Contents) -> str:
@@ -87,7 +70,14 @@ def write_checkpoint(folder: Path, contents: Contents) -> str:
         for name, tensors in contents.tensors.items():
             _write_tensors(aside / name, tensors)
         files = {name: stamp(aside / name) for name in (*contents.small, *contents.tensors)}
-        saved = Saved(step=contents.step, steps=contents.steps, seed=contents.seed, plan=contents.plan, files=files)
+        saved = Saved(
+            step=contents.step,
+            steps=contents.steps,
+            seed=contents.seed,
+            plan=contents.plan,
+            files=files,
+            remedy=contents.remedy,
+        )
         write_file(aside / MANIFEST, msgspec.json.format(msgspec.json.encode(saved)))
     return digest(folder / MANIFEST)
 
@@ -153,18 +143,23 @@ def load_engine(folder: Path) -> dict[str, Tensor]:
 
 
 def find_newest(
-    folders: Iterable[Path], plan: str, *, pattern: str = "checkpoints/step-*", below: int | None = None
+    folders: Iterable[Path],
+    plan: str,
+    *,
+    pattern: str = "checkpoints/step-*",
+    below: int | None = None,
+    fits: Callable[[Saved], bool] = lambda _: True,
 ) -> tuple[Path, Saved] | None:
     """Return the checkpoint with the highest step, of this plan and whole, in these attempts' folders.
 
     A damaged one is passed over for the next older; of equal ones the folder named first wins. `below` leaves
-    out that step and later ones.
+    out that step and later ones, `fits` whatever it is false of.
     """
     found = [path for folder in folders for path in folder.glob(pattern)]
     for path in sorted(found, key=lambda each: each.name, reverse=True):
         try:
             saved = _read(path)
-            if saved.plan == plan and (below is None or saved.step < below):
+            if saved.plan == plan and (below is None or saved.step < below) and fits(saved):
                 return path, verify(path)  # reads every byte, so only of one that is wanted
         except StageError as error:
             logger.warning("Checkpoint passed over.", extra={"path": str(path), "error": str(error)})
@@ -181,7 +176,24 @@ def copy_checkpoint(source: Path, target: Path) -> str:
 
 
 def prune(folder: Path) -> None:
-    """Keep the newest two checkpoints of an attempt and nothing half written; call it while none is being written."""
-    old = sorted(folder.glob("checkpoints/step-*"))[:-KEPT]
+    """Keep an attempt's newest two checkpoints, and one or two a way back; call it while none is being written.
+
+    Of those a way back one is `BACK` steps or more behind the newest, and another will be: what lies between them
+    goes, and so does whatever is half written.
+    """
+    found = {int(path.name.removeprefix("step-")): path for path in sorted(folder.glob("checkpoints/step-*"))}
+    kept = {*list(found)[-KEPT:], *_way_back(list(found))}
+    old = [path for step, path in found.items() if step not in kept]
     for path in (*old, *(half for pattern in HALF for half in folder.glob(pattern))):
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _way_back(steps: Sequence[int]) -> tuple[int, ...]:
+    """Return which steps, of some in order, are kept to go a way back: the start, which is step 0, always is there."""
+    behind, ahead = 0, None
+    for step in steps:
+        if step - behind >= BACK and ahead is None:
+            ahead = step
+        if ahead is not None and step - ahead >= BACK:
+            behind, ahead = ahead, step
+    return (behind,) if ahead is None else (behind, ahead)

@@ -19,12 +19,13 @@ from stages.training.engine.checkpoint import ENGINE, OPTIMISER, Contents, prune
 from stages.training.engine.guard import Guard
 from stages.training.engine.optimiser import dump_moments
 from stages.training.engine.saving import Writer
+from stages.training.engine.spike import Spike
 from stages.training.engine.team import Team
 from stages.training.files import MODEL
 from stages.training.models.base import Adapter
 
-AVERAGE, GUARD = "average/", "guard/"
-"""What the names of the two begin with in a checkpoint's engine.safetensors."""
+AVERAGE, GUARD, SPIKE = "average/", "guard/", "spike/"
+"""What the names of the three begin with in a checkpoint's engine.safetensors."""
 logger = logging.getLogger("rewarm.stage")
 
 
@@ -36,17 +37,19 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True):
     optimiser: torch.optim.Optimizer
     average: Average | None
     guard: Guard
+    spike: Spike
 
     def engine_state(self) -> dict[str, Tensor]:
         """Return what the loop itself goes on from."""
         averages = {} if self.average is None else self.average.dump()
-        return _named(AVERAGE, averages) | _named(GUARD, self.guard.dump())
+        return _named(AVERAGE, averages) | _named(GUARD, self.guard.dump()) | _named(SPIKE, self.spike.dump())
 
     def load_engine_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Put back what `engine_state` gave; raises KeyError or RuntimeError when it is of another plan."""
         if self.average is not None:
             self.average.load(_unnamed(AVERAGE, tensors))
         self.guard.load(_unnamed(GUARD, tensors))
+        self.spike.load(_unnamed(SPIKE, tensors))
 
 
 class Keeper:
@@ -136,6 +139,7 @@ class Keeper:
             steps=steps(training),
             seed=training.seed,
             plan=self._plan_sha256,
+            remedy=msgspec.structs.replace(self._context.specification.remedy, accumulate=1),
         )
         self._writer.write(folder, contents, partial(prune, self._context.folder))
 

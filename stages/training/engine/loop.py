@@ -5,16 +5,19 @@ a number that is not finite has withheld every step since. Checkpoints are writt
 """
 
 import logging
+import math
 import time
+from functools import partial
 
 import msgspec
 import torch
 from torch import Tensor, nn
 
 from daemon.core.errors import StageError
-from daemon.core.plans import learning_rate, steps, trunk_step
+from daemon.core.plans import Document, learning_rate, steps, trunk_step
 from stages.base import Context, Stopped
 from stages.training.engine.keeping import Keeper, Trained
+from stages.training.engine.lineage import is_left_out, left_out
 from stages.training.engine.optimiser import set_rate, withhold
 from stages.training.engine.progress import Progress, Speed
 from stages.training.engine.step import Stepper
@@ -27,6 +30,8 @@ LAGS = {"cpu": 1, "cuda": 8}
 """Steps after which what the device has judged is read, and processes agree whether to stop or to save."""
 SILENT = 1.0
 """Seconds after which it is read in any case, where no other process must agree."""
+MOST_NAMED = 32
+"""Most documents that a failure names."""
 logger = logging.getLogger("rewarm.stage")
 
 
@@ -40,6 +45,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     replay_share: float
     tokens_per_second: float
     skipped: int
+    left_out: int
     compiled: bool
     waiting: float
     saving: float
@@ -51,6 +57,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
             "replay_share": self.replay_share,
             "tokens_per_second": round(self.tokens_per_second, 1),
             "skipped": float(self.skipped),
+            **({"left_out": float(self.left_out)} if self.left_out else {}),
             "compiled": float(self.compiled),
             "waiting_share": round(self.waiting, 6),
             "saving_share": round(self.saving, 6),
@@ -62,7 +69,7 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
 
     step: int
     values: Tensor
-    domains: list[str]
+    batch: Batch
 
 
 class Loop:
@@ -91,6 +98,7 @@ class Loop:
         self._keeper = keeper
         self._team = team
         self._training = training
+        self._remedy = context.specification.remedy
         self._device = next(trained.model.parameters()).device
         self._stepper = Stepper(trained.adapter, wrapped, training, self._device, team)
         self._watching = Watching(context, trained.adapter)
@@ -105,12 +113,14 @@ class Loop:
     def run(self) -> Summary:
         """Train to the last step. Saves the trunk on its step, checkpoints on the way and when stopped.
 
-        Raises Stopped or StageError (not_finite, time_limit), and OSError when the disk is full.
+        Batches that the remedies in force leave out change nothing, and are not drawn. Raises Stopped or StageError
+        (bad_sample, loss_spike, not_finite, time_limit), and OSError when the disk is full.
         """
         first, began = self.step, time.monotonic()
         trunk = trunk_step(self._training)
         self._trained.model.train()
-        parts = max(1, min(self._training.engine.accumulate, self._mixture.batch // self._team.size))
+        accumulate = self._training.engine.accumulate * self._remedy.accumulate
+        parts = max(1, min(accumulate, self._mixture.batch // self._team.size))
         feed = Feed(
             self._mixture,
             self._trained.adapter,
@@ -119,10 +129,14 @@ class Loop:
             self.steps,
             share=self._team.share,
             parts=parts,
+            left_out=partial(is_left_out, self._remedy),
         )
         with feed:
             for step, batch, inputs in feed:
-                self._advance(step, batch, inputs)
+                if is_left_out(self._remedy, step):
+                    self.step = step
+                else:
+                    self._advance(step, batch, inputs)
                 self._read_if_due()
                 if step == trunk:
                     # Before any checkpoint of this step or a later one: who finds such a one finds the trunk too.
@@ -134,12 +148,17 @@ class Loop:
         return Summary(
             losses=self._progress.told(),
             replay_share=self.replay_share,
-            tokens_per_second=(self.step - first) * self._mixture.batch * self._mixture.context / seconds,
+            tokens_per_second=(self.tokens(self.step) - self.tokens(first)) / seconds,
             skipped=self._trained.guard.skipped,
+            left_out=left_out(self._remedy, self.steps),
             compiled=self._stepper.compiled,
             waiting=feed.waited / seconds,
             saving=self._keeper.seconds / seconds,
         )
+
+    def tokens(self, step: int) -> int:
+        """Return how many tokens the first `step` steps trained on."""
+        return (step - left_out(self._remedy, step)) * self._mixture.batch * self._mixture.context
 
     @property
     def replay_share(self) -> float:
@@ -159,7 +178,7 @@ class Loop:
         if trained.average is not None:
             trained.average.update(step)
         self.step = step
-        self._judged.append(Judged(step=step, values=torch.cat((judged, rows)), domains=batch.domains))
+        self._judged.append(Judged(step=step, values=torch.cat((judged, rows)), batch=batch))
 
     def _read_if_due(self) -> None:
         measured = self._watching.due(self.step)
@@ -170,7 +189,7 @@ class Loop:
             self._read()
 
     def _read(self) -> None:
-        """Fetch what the device has judged, all of it at once; raises StageError (not_finite)."""
+        """Fetch what the device has judged, all of it at once; raises StageError (not_finite, loss_spike)."""
         self._read_at = time.monotonic()
         judged, self._judged = self._judged, []
         if not judged:
@@ -178,22 +197,42 @@ class Loop:
         for each, values in zip(judged, torch.stack([each.values for each in judged]).tolist(), strict=True):
             loss, norm, withheld, halted, *rows = values
             if halted:
+                documents = self._spoiled(each.batch, rows)
                 message = (
-                    f"Step {each.step}: the loss is {loss}, the gradient's norm {norm}; no weight was touched. "
-                    "Lower the peak learning rate, or look at the batch's data."
+                    f"Step {each.step}: the loss is {loss}, the gradient's norm {norm}{_naming(documents)}; no weight "
+                    "was touched. Lower the peak learning rate, or look at the batch's data."
                 )
-                raise StageError("not_finite", message)
+                raise StageError("not_finite", message, step=each.step, documents=documents)
             if withheld:
                 self._trained.guard.skipped += 1
                 logger.warning("Step left out.", extra={"step": each.step, "loss": loss, "gradient_norm": norm})
-            self._progress.note(each.domains, rows, norm)
+            self._progress.note(each.batch.domains, rows, norm)
+            lasting = self._trained.spike.note(each.step, loss)
+            if lasting is not None:
+                since, now, best = lasting
+                message = (
+                    f"Since step {since} the loss lies far above what it was: its median is {now:.6g} at step "
+                    f"{each.step}, and was {best:.6g}. Lower the peak learning rate, or look at the data around it."
+                )
+                raise StageError("loss_spike", message, step=since)
+
+    def _spoiled(self, batch: Batch, rows: list[float]) -> tuple[Document, ...]:
+        """Return the documents of the rows whose loss is no number; none where that is all rows, or too many.
+
+        Where every row is spoiled it is the model that is, and a window of text may hold many documents.
+        """
+        spoiled = [place for place, loss in zip(batch.places, rows, strict=True) if not math.isfinite(loss)]
+        if len(spoiled) == len(rows):
+            return ()
+        found = dict.fromkeys(each for place in spoiled for each in self._mixture.documents(place))
+        return tuple(found) if len(found) <= MOST_NAMED else ()
 
     def _point(self, *, measured: bool) -> None:
         values = {
             **self._progress.point(),
             "learning_rate": self._rate,
             "replay_share": self.replay_share,
-            "tokens": float(self.step * self._mixture.batch * self._mixture.context),
+            "tokens": float(self.tokens(self.step)),
         }
         if self._training.adamw.skip_sigma is not None:
             values["skipped"] = float(self._trained.guard.skipped)
@@ -243,3 +282,8 @@ class Loop:
         if self._trained.guard.skipped:
             metrics["skipped"] = float(self._trained.guard.skipped)
         return metrics
+
+
+def _naming(documents: tuple[Document, ...]) -> str:
+    named = ", ".join(f"document {each.number} of arrival {each.arrival}" for each in documents)
+    return f", from {named}" if named else ""

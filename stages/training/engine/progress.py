@@ -50,7 +50,9 @@ class Progress:
         self._norms.append(norm)
 
     def point(self) -> dict[str, float]:
-        """Return the means since the last point, and begin the next."""
+        """Return the means since the last point, and begin the next; where no step was noted, the last point's."""
+        if not self._norms:
+            return self.told()
         everything = [loss for losses in self._losses.values() for loss in losses]
         self.loss = sum(everything) / len(everything)
         self.domains = {name: sum(each) / len(each) for name, each in sorted(self._losses.items())}

@@ -7,13 +7,15 @@ wherever bytes are copied. It draws by step alone, so that nothing depends on ho
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from types import TracebackType
 from typing import Self
 
 import torch
 
+from daemon.core.errors import StageError
+from daemon.core.plans import Document
 from stages.training.mixing.mixture import Batch, Mixture, Share, everything
 from stages.training.models.base import Adapter
 
@@ -25,8 +27,9 @@ class Feed:
     """Yields (step, batch, inputs) of the steps `first`..`last`; use it in a `with`, which ends the thread.
 
     `inputs` are the batch's rows in `parts` equal parts, each as `row_losses` takes it. `share` is the part of a
-    batch that this process reads. What goes wrong with a batch is raised at its step. `waited` are the seconds that
-    the loop has waited for batches; the first one always is.
+    batch that this process reads. What goes wrong with a batch is raised at its step, and a document that cannot be
+    used is named. Of a step that is `left_out` nothing is drawn, and nothing given. `waited` are the seconds that the
+    loop has waited for batches; the first one always is.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class Feed:
         *,
         share: Share = everything,
         parts: int = 1,
+        left_out: Callable[[int], bool] = lambda _: False,
     ) -> None:
         self.waited = 0.0
         self._mixture = mixture
@@ -47,6 +51,7 @@ class Feed:
         self._steps = range(first, last + 1)
         self._share = share
         self._parts = parts
+        self._left_out = left_out
         self._ready: queue.Queue[Fed | BaseException] = queue.Queue(maxsize=AHEAD)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._fill, name="feed", daemon=True)
@@ -87,7 +92,26 @@ class Feed:
                 return
 
     def _make(self, step: int) -> Fed:
+        if self._left_out(step):
+            return step, Batch(rows=[], domains=[], past=0), []
         batch = self._mixture.draw(step, self._share)
         cuts = [len(batch.rows) * part // self._parts for part in range(self._parts + 1)]
         parts = [batch.rows[start:end] for start, end in pairwise(cuts)]
-        return step, batch, [self._adapter.collate(part, self._device) for part in parts]
+        try:
+            return step, batch, [self._adapter.collate(part, self._device) for part in parts]
+        except StageError as error:
+            if error.failure == "bad_sample":
+                error.step, error.documents = step, self._refused(batch)
+            raise
+
+    def _refused(self, batch: Batch) -> tuple[Document, ...]:
+        """Return the documents that cannot be used even alone; none where that is all of several: it is not they."""
+        refused = []
+        for row, place in zip(batch.rows, self._share(batch.places), strict=True):
+            try:
+                self._adapter.collate([row], self._device)
+            except StageError:
+                refused.append(place)
+        if len(refused) == len(batch.rows) > 1:
+            return ()
+        return tuple(dict.fromkeys(each for place in refused for each in self._mixture.documents(place)))

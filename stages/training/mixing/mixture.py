@@ -11,9 +11,10 @@ import msgspec
 import numpy as np
 
 from daemon.core.errors import StageError
-from daemon.core.plans import Training
+from daemon.core.plans import Document, Training
 from stages.base import Context
 from stages.run_folder import Shard
+from stages.training.curating.kept import trained_on
 from stages.training.data.shards import Part
 from stages.training.mixing.order import NEW, PAST, places, stream_of
 from stages.training.mixing.replay import Part as Course
@@ -29,12 +30,14 @@ Share = Callable[[Sequence[Place]], Sequence[Place]]
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """The rows of a batch, replayed ones first.
 
-    `domains` and `past` (how many are replayed) are of the whole batch, `rows` of the part that this process reads.
+    `domains`, `places` and `past` (how many are replayed) are of the whole batch, `rows` of the part that this process
+    reads.
     """
 
     rows: list[Row]
     domains: list[str]
     past: int
+    places: Sequence[Place] = ()
 
 
 def everything(rows: Sequence[Place]) -> Sequence[Place]:
@@ -70,7 +73,13 @@ class Mixture:
             rows=[pool.read(start, self.context) for pool, start in share(drawn)],
             domains=[pool.domain(start) for pool, start in drawn],
             past=after - before,
+            places=drawn,
         )
+
+    def documents(self, place: Place) -> list[Document]:
+        """Return which documents the row at a place holds."""
+        pool, start = place
+        return pool.documents(start, self.context)
 
     def _draw_past(self, before: int, after: int) -> Iterator[Place]:
         if self._split is None:
@@ -86,7 +95,8 @@ class Mixture:
             return []
         count = pool.rows(self.context)
         taken, offsets = places(self.seed, stream, np.arange(first, upto), count=count, size=len(pool))
-        return [(pool, int(start)) for start in pool.begins(taken, offsets, self.context)]
+        starts = pool.spared(pool.begins(taken, offsets, self.context), self.context)
+        return [(pool, int(start)) for start in starts]
 
 
 def make_mixture(context: Context, *, windows: bool) -> Mixture:
@@ -96,9 +106,10 @@ def make_mixture(context: Context, *, windows: bool) -> Mixture:
     none and for shards that were made for another kind of model.
     """
     specification = context.specification
+    without = frozenset(specification.remedy.without)
 
     def gather(shards: Iterable[Shard]) -> Pool:
-        found = [Part(context.resolve(shard.manifest), "train") for shard in shards]
+        found = [Part(context.resolve(shard.manifest), "train", shard.position) for shard in shards]
         other = [part.domain for part in found if (part.manifest.tokenizer is not None) != windows]
         if other:
             was, takes = ("records", "text") if windows else ("text", "records")
@@ -107,9 +118,9 @@ def make_mixture(context: Context, *, windows: bool) -> Mixture:
                 "the pipeline's `model` was changed. Change it back, or begin a pipeline of another name."
             )
             raise StageError("user_error", message)
-        return Stream(found) if windows else Examples(found)
+        return Stream(found, without) if windows else Examples(found, without)
 
-    new, past = gather(specification.new), gather(specification.past)
+    new, past = map(gather, trained_on(context))
     if not len(new) and not len(past):
         raise StageError("bad_sample", "There is nothing to train on: every arrival of the run is empty.")
     return Mixture(specification.plan.training, new, past)

@@ -1,21 +1,37 @@
 """What rows are drawn from: shards end to end as a ring of tokens, or as a list of examples."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
+from daemon.core.errors import StageError
+from daemon.core.plans import Document
 from stages.training.data.shards import Part
 from stages.training.mixing.order import Ordinals
 from stages.training.models.base import Row
 
 
 class Pool:
-    """Parts of shards in their order, and where in it each one ends; base of the two ways to read rows from them."""
+    """Parts of shards in their order, and where in it each one ends; base of the two ways to read rows from them.
 
-    def __init__(self, parts: Sequence[Part], sizes: Sequence[int]) -> None:
+    Of the documents `without` nothing is drawn: in the place of a row with one of them comes the next without.
+    """
+
+    def __init__(
+        self, parts: Sequence[Part], sizes: Sequence[int], without: Collection[Document] = frozenset()
+    ) -> None:
         self._parts = [part for part, size in zip(parts, sizes, strict=True) if size]
         self._ends = np.cumsum([size for size in sizes if size], dtype=np.int64)
+        self._without = without
+        begins = [0, *self._ends.tolist()]
+        self._gone = sorted(
+            self._extent(part, begin, document.number)
+            for part, begin in zip(self._parts, begins, strict=False)
+            for document in without
+            if document.arrival == part.arrival and document.number < len(part)
+        )
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if self._parts else 0
@@ -29,9 +45,53 @@ class Pool:
         """Return the domain in which the row that begins there begins."""
         return self._parts[self._find(start)[0]].domain
 
+    def spared(self, starts: Ordinals, context: int) -> Ordinals:
+        """Return where rows begin instead that hold nothing of what is left out; the others stay where they are.
+
+        Raises StageError (bad_sample) when no row is left.
+        """
+        if not self._gone:
+            return starts
+        return np.array([self._spared(start, context) for start in starts.tolist()], dtype=np.int64)
+
+    def _spared(self, start: int, context: int) -> int:
+        """Return where the next row begins that holds nothing of what is left out: that one, or one behind it."""
+        size, length = len(self), self.length(context)
+        for _ in range(2 * len(self._gone) + 2):
+            touched = self._touched(start, start + length)
+            if touched is None:
+                return start
+            start = touched % size
+        message = (
+            f"Without the {len(self._gone)} documents that are left out no row of {length} is left to train on: send "
+            "more data, or lower `context`."
+        )
+        raise StageError("bad_sample", message)
+
+    def _touched(self, start: int, end: int) -> int | None:
+        """Return where what is left out of [start, end) ends, or None where nothing is; a ring comes round again."""
+        size = len(self)
+        if end > size:
+            return self._touched(start, size) or self._touched(0, min(end - size, size))
+        place = bisect_left(self._gone, (end, 0)) - 1
+        gone = self._gone[place] if place >= 0 else (0, 0)
+        return gone[1] if gone[1] > start else None
+
     def _find(self, start: int) -> tuple[int, int]:
         index = int(np.searchsorted(self._ends, start, side="right"))
         return index, start - (int(self._ends[index - 1]) if index else 0)
+
+    @abstractmethod
+    def length(self, context: int) -> int:
+        """Return how many places a row takes."""
+
+    @abstractmethod
+    def documents(self, start: int, context: int) -> list[Document]:
+        """Return which documents the row that begins there holds."""
+
+    @abstractmethod
+    def _extent(self, part: Part, begin: int, number: int) -> tuple[int, int]:
+        """Return the places [first, last) of a document in a part that begins there."""
 
     @abstractmethod
     def only(self, domain: str) -> "Pool":
@@ -61,13 +121,13 @@ class Stream(Pool):
     causal attention away from everybody.
     """
 
-    def __init__(self, parts: Sequence[Part]) -> None:
-        super().__init__(parts, [len(part.tokens) for part in parts])
+    def __init__(self, parts: Sequence[Part], without: Collection[Document] = frozenset()) -> None:
+        super().__init__(parts, [len(part.tokens) for part in parts], without)
         self._tokens = [np.asarray(part.tokens) for part in self._parts]  # slices of a memmap cost ten times as much
 
     def only(self, domain: str) -> "Stream":
         """Return the ring of one domain."""
-        return Stream([part for part in self._parts if part.domain == domain])
+        return Stream([part for part in self._parts if part.domain == domain], self._without)
 
     def rows(self, context: int) -> int:
         """Return how many windows the ring is cut into; a remainder shorter than one is another in every epoch."""
@@ -94,16 +154,36 @@ class Stream(Pool):
             length -= len(pieces[-1])
         return np.concatenate(pieces)
 
+    def length(self, context: int) -> int:
+        """Return how many tokens a window has: the one before the first is one of them."""
+        return context + 1
+
+    def documents(self, start: int, context: int) -> list[Document]:
+        """Return which documents the window that begins there holds a token of."""
+        found: list[Document] = []
+        left = min(context + 1, len(self))
+        while left > 0:
+            index, at = self._find(start % len(self))
+            part = self._parts[index]
+            first = bisect_right(part.offsets, at) - 1
+            last = bisect_left(part.offsets, min(at + left, len(part.tokens)))
+            found += [Document(arrival=part.arrival, number=number) for number in range(first, last)]
+            start, left = start + len(part.tokens) - at, left - (len(part.tokens) - at)
+        return found
+
+    def _extent(self, part: Part, begin: int, number: int) -> tuple[int, int]:
+        return begin + int(part.offsets[number]), begin + int(part.offsets[number + 1])
+
 
 class Examples(Pool):
     """Documents that are examples: each is a row by itself, whole."""
 
-    def __init__(self, parts: Sequence[Part]) -> None:
-        super().__init__(parts, [len(part) for part in parts])
+    def __init__(self, parts: Sequence[Part], without: Collection[Document] = frozenset()) -> None:
+        super().__init__(parts, [len(part) for part in parts], without)
 
     def only(self, domain: str) -> "Examples":
         """Return the examples of one domain."""
-        return Examples([part for part in self._parts if part.domain == domain])
+        return Examples([part for part in self._parts if part.domain == domain], self._without)
 
     def rows(self, context: int) -> int:
         """Return how many examples there are."""
@@ -117,3 +197,15 @@ class Examples(Pool):
         """Return an example."""
         index, at = self._find(start)
         return self._parts[index].document(at)
+
+    def length(self, context: int) -> int:
+        """Return how many places an example takes: its own."""
+        return 1
+
+    def documents(self, start: int, context: int) -> list[Document]:
+        """Return which document the example is."""
+        index, at = self._find(start)
+        return [Document(arrival=self._parts[index].arrival, number=at)]
+
+    def _extent(self, part: Part, begin: int, number: int) -> tuple[int, int]:
+        return begin + number, begin + number + 1

@@ -174,7 +174,7 @@ class Ranks:
         own = [failed for failed in self._failed if not failed.peer]
         if own:
             message = f"Rank {own[0].rank} of {size}: {own[0].message}"
-            raise StageError(own[0].failure, message)
+            raise StageError(own[0].failure, message, step=own[0].step, documents=own[0].documents)
         told = {failed.rank for failed in self._failed}
         lost = [rank for rank in self._silent if rank not in told]
         if lost:

@@ -123,6 +123,8 @@ def rank_main(folder: str, descriptor: int, agent: int) -> None:
             failure=classify(error) if isinstance(error, Exception) else "transient",
             message=(str(error) if known else f"{type(error).__name__}: {error}")[:LONGEST],
             peer=_is_of_a_peer(error),
+            step=error.step if isinstance(error, StageError) else None,
+            documents=error.documents if isinstance(error, StageError) else (),
         )
         wire.send(failed)
         _end(1)  # at once: whoever waits for this rank in a collective is told by its sockets

@@ -8,6 +8,7 @@ import msgspec
 from daemon.core.encoding import encode
 from daemon.core.errors import FailureClass
 from daemon.core.events import AnyEvent
+from daemon.core.plans import Document
 from stages.base import Result
 
 LARGEST = 1 << 20
@@ -57,6 +58,8 @@ class Failed(Message, frozen=True, kw_only=True):
     failure: FailureClass
     message: str
     peer: bool
+    step: int | None = None
+    documents: tuple[Document, ...] = ()
 
 
 class Done(Message, frozen=True, kw_only=True):

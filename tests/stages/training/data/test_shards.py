@@ -18,7 +18,7 @@ from daemon.core.plans import DataSettings
 from stages.training.data.encoding import BYTES, Tokenizer
 from stages.training.data.identity import fingerprint
 from stages.training.data.seen import Seen
-from stages.training.data.shards import END, Part, read_manifest
+from stages.training.data.shards import Part, read_manifest
 from stages.training.data.tokenizer_training import train_tokenizer
 from stages.training.data.writing import DEFAULT, Making, Named, write_shard
 from stages.training.files import MANIFEST, digest, stamp
@@ -273,7 +273,9 @@ def test_a_shard_of_the_first_release_is_read(tmp_path: Path, write: Write) -> N
     folder.mkdir(parents=True)
     held = texts[2:]
     for name, part in (("train", texts[:2]), ("held_out", held)):
-        tokens = np.concatenate([np.append(np.frombuffer(text, dtype=np.uint8), END).astype("<u2") for text in part])
+        tokens = np.concatenate(
+            [np.append(np.frombuffer(text, dtype=np.uint8), BYTES.end).astype("<u2") for text in part]
+        )
         (folder / f"{name}.bin").write_bytes(tokens.tobytes())
         offsets = np.cumsum([0, *(len(text) + 1 for text in part)]).astype("<u8")
         (folder / f"{name}.offsets").write_bytes(offsets.tobytes())

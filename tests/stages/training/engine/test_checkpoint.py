@@ -22,13 +22,13 @@ from stages.training.engine.checkpoint import (
     find_newest,
     load_optimiser,
     prune,
-    save_checkpoint,
     verify,
     write_checkpoint,
 )
 from stages.training.engine.optimiser import dump_moments, make_optimiser, set_rate
 from stages.training.files import MANIFEST, MODEL, digest
 from stages.training.models.llama import Llama
+from tests.stages.training.saving import save_checkpoint
 
 PLAN = "0" * 64
 ADAPTER = Llama(ModelSettings(preset="micro"), BYTES, 32)
@@ -129,7 +129,8 @@ import resource, sys
 from pathlib import Path
 from daemon.core.plans import ModelSettings
 from stages.execute import classify
-from stages.training.engine.checkpoint import load_optimiser, save_checkpoint
+from stages.training.engine.checkpoint import load_optimiser
+from tests.stages.training.saving import save_checkpoint
 from stages.training.data.encoding import BYTES
 from stages.training.models.llama import Llama
 from stages.training.engine.optimiser import make_optimiser
@@ -235,3 +236,24 @@ def test_weights_alone_have_no_moments(tmp_path: Path, trained: Trained) -> None
     with pytest.raises(StageError, match="reset the optimiser") as caught:
         load_optimiser(tmp_path / "a", model, optimiser)
     assert caught.value.failure == "bad_checkpoint"
+
+
+@pytest.mark.parametrize(
+    ("every", "upto", "kept"),
+    [
+        (1, 127, [126, 127]),
+        (1, 200, [128, 199, 200]),
+        (1, 256, [128, 255, 256]),
+        (1, 1000, [768, 896, 999, 1000]),
+        (60, 1200, [900, 1080, 1140, 1200]),
+        (600, 3000, [2400, 3000]),
+    ],
+)
+def test_a_way_back_is_kept(tmp_path: Path, every: int, upto: int, kept: list[int]) -> None:
+    """However often one is saved: the newest two, and one at least 128 steps behind, which may be the start."""
+    for step in range(every, upto + 1, every):
+        (tmp_path / "checkpoints" / f"step-{step:09d}").mkdir(parents=True)
+        prune(tmp_path)
+        found = sorted(int(path.name[5:]) for path in tmp_path.glob("checkpoints/*"))
+        assert min((step - each for each in (0, *found) if step - each >= min(step, 128)), default=0) < 2 * 128 + every
+    assert found == kept

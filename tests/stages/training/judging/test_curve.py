@@ -1,5 +1,6 @@
 """The learning curve of past runs says what the next training is worth, or that it is not known."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -46,7 +47,7 @@ def history(losses: Sequence[float]) -> list[PastRun]:
 
 def curve(tokens: float) -> float:
     """Return the loss that follows from so many tokens, by the law of the curve."""
-    return 1.0 + 2.0 * (tokens / EACH) ** -0.5
+    return 1.0 + 2.0 / math.sqrt(tokens / EACH)
 
 
 def test_a_curve_is_gone_on_with() -> None:

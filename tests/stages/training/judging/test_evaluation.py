@@ -18,7 +18,7 @@ from daemon.core.events import AnyEvent, DataIngested
 from daemon.core.plans import DataSettings, ModelSettings, Plan, TokenizerSettings
 from stages.run_folder import Arrival
 from stages.training.data.encoding import BYTES
-from stages.training.data.shards import END, VOCABULARY, Part
+from stages.training.data.shards import Part
 from stages.training.judging.evaluation import (
     EXCERPT_TOKENS,
     Budget,
@@ -79,7 +79,7 @@ class Even(torch.nn.Module):
 
 
 def test_even_odds_cost_their_logarithm(make_part: Make) -> None:
-    """Every byte and every END is predicted exactly once, whatever the windows."""
+    """Every byte and every end is predicted exactly once, whatever the windows."""
     part = make_part(texts((1, 2, 30, 31, 32, 33, 100, 300)))
     excerpts = choose([part], Budget(documents=100, bytes=10_000))
     nats = Language().document_nats(Even(), excerpts.tokens, context=32, beat=lambda: None)
@@ -125,7 +125,7 @@ def test_the_choice_is_bounded_and_does_not_change(make_part: Make) -> None:
     assert len(few.tokens) == 10
     assert 0 < small.bytes.sum() <= 500
     assert all(np.array_equal(a, b) for a, b in zip(few.tokens, small.tokens, strict=False))
-    assert few.tokens[0][0] == few.tokens[0][-1] == END
+    assert few.tokens[0][0] == few.tokens[0][-1] == BYTES.end
 
     long = choose([make_part(texts([10_000] * 4))], Budget(documents=10, bytes=100_000))
     assert [len(tokens) for tokens in long.tokens] == [EXCERPT_TOKENS + 1] * 3
@@ -138,7 +138,7 @@ def test_bytes_are_those_of_the_text_whatever_the_tokenizer(make_part: Make) -> 
     part = make_part(documents, TokenizerSettings(kind="train", vocabulary=400))
     excerpts = choose([part], Budget(documents=10, bytes=100_000))
 
-    assert part.manifest.vocabulary > VOCABULARY
+    assert part.manifest.vocabulary > BYTES.vocabulary
     whole = {len(text.encode()) for text in documents}
     for tokens, size in zip(excerpts.tokens, excerpts.bytes, strict=True):
         if len(tokens) <= EXCERPT_TOKENS:

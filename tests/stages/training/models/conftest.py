@@ -13,10 +13,10 @@ from torch import nn
 from daemon.core.plans import ModelSettings, Sizes
 from stages.training.data.encoding import BYTES, Tokenizer
 from stages.training.data.tokenizers import read_tokenizer
-from stages.training.engine.checkpoint import save_checkpoint
 from stages.training.models.base import Adapter
 from stages.training.models.llama import Llama
 from stages.training.models.module import Module
+from tests.stages.training.saving import save_checkpoint
 
 CONTEXT = 32
 TEXT = ["the a model learns from text, and then it reads more of the same old words: héllo"] * 8

@@ -21,10 +21,10 @@ from daemon.core.events import AnyEvent, ModelEvaluated, StageSucceeded
 from daemon.core.plans import ModelSettings, Plan
 from stages.run_folder import Shard
 from stages.training.data.encoding import BYTES, Tokenizer
-from stages.training.engine.checkpoint import save_checkpoint
 from stages.training.files import MODEL
 from stages.training.models import hf
 from stages.training.models.hf import INDEX, Hf
+from tests.stages.training.saving import save_checkpoint
 
 Save = Callable[..., Path]
 ROOT = Path(__file__).parents[4]

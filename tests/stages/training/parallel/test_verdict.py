@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from torch import nn
 
 from daemon.core.errors import StageError
 from daemon.core.events import AnyEvent, CheckpointSaved
-from daemon.core.plans import Checkpoint, Engine, Plan
+from daemon.core.plans import Checkpoint, Document, Engine, Plan
 from stages.base import Context, Result, Stopped
 from stages.run_folder import Outcome, read_specification
 from stages.training.parallel.group import Group, blocks
@@ -68,6 +69,13 @@ def test_a_rank_that_says_why_goes_before_those_that_miss_it(context: Context) -
     error = end_of(context, failed(2, peer=True), failed(1, peer=False), 1, 0, 2)
     assert error.failure == "bad_sample"
     assert str(error) == "Rank 1 of 3: said by 1"
+
+
+def test_where_a_rank_failed_is_told(context: Context) -> None:
+    """Step and documents come through to the attempt's end."""
+    documents = (Document(arrival=2, number=7),)
+    error = end_of(context, replace(failed(1, peer=False), step=9, documents=documents), 1, 0, 2)
+    assert (error.step, error.documents) == (9, documents)
 
 
 def test_the_first_to_go_without_a_word_is_the_lost_one(context: Context) -> None:
