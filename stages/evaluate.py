@@ -1,6 +1,8 @@
 """Evaluate: the candidate against the champion, per domain, on documents that neither was trained on."""
 
 import msgspec
+import numpy as np
+from msgspec.structs import replace
 from torch import nn
 
 from daemon.core.errors import StageError
@@ -10,18 +12,21 @@ from daemon.files import write_atomically
 from stages.base import Context, Result
 from stages.training.engine.device import prepare
 from stages.training.files import MANIFEST, digest
-from stages.training.judging.evaluation import Budget, Excerpts, Floats, compare
+from stages.training.judging.evaluation import Budget, Excerpts, Floats, compare, summarise, together
 from stages.training.judging.measuring import held_out, load_recorded
 from stages.training.models import adapter_of
 
 BUDGET = Budget(documents=128, bytes=128 * 1024, examples=2048)
 EVALUATION = "evaluation.json"
+Measured = dict[bytes, float]
+"""The nats of documents by their names."""
 
 
 class Evaluate:
     """Losses in nats per byte (a `module` model: its own per example) with 95 % intervals over documents.
 
-    The difference to the champion is paired: both read the same documents.
+    The difference to the champion is paired: both read the same documents. Of a domain that is old and of which more
+    came it is told on its older documents and on the new ones too, each from a sample of its own.
     """
 
     def run(self, context: Context) -> Result:
@@ -40,6 +45,7 @@ class Evaluate:
         if specification.champion is not None:
             champion = load_recorded(context, adapter, specification.champion.model, device)
         domains = held_out(context, (*specification.new, *specification.past), BUDGET)
+        old, new = _sides(context)
         if not domains and specification.plan.kind != "adopt":
             message = (
                 "No document of any domain is held out, so nothing can be said of the candidate: "
@@ -48,21 +54,34 @@ class Evaluate:
             raise StageError("bad_sample", message)
         comparisons: dict[str, Comparison] = {}
 
-        def measure(model: nn.Module, excerpts: Excerpts) -> Floats:
-            return adapter.document_nats(
+        def measure(model: nn.Module, excerpts: Excerpts) -> Measured:
+            nats = adapter.document_nats(
                 model,
                 excerpts.tokens,
                 context=training.context,
                 beat=lambda: context.beat(len(comparisons), len(domains)),
             )
+            return dict(zip(excerpts.names, nats.tolist(), strict=True))
 
         for domain, excerpts in domains.items():
-            comparisons[domain] = compare(
-                measure(candidate, excerpts),
-                None if champion is None else measure(champion, excerpts),
+            whole = together([excerpts, *(side[domain] for side in (old, new) if domain in side)])
+            ours = measure(candidate, whole)
+            theirs = None if champion is None else measure(champion, whole)
+            found = compare(
+                _of(ours, excerpts),
+                None if theirs is None else _of(theirs, excerpts),
                 excerpts.bytes,
                 seed=training.seed,
             )
+            if theirs is not None:
+                differ = {name: nats - theirs[name] for name, nats in ours.items()}
+                parts = {
+                    name: summarise(_of(differ, side[domain]), side[domain].bytes, seed=training.seed)
+                    for name, side in (("old", old), ("new", new))
+                    if domain in side
+                }
+                found = replace(found, **parts)
+            comparisons[domain] = found
         event = ModelEvaluated(**context.names, domains=comparisons, candidate=recorded)
         path = context.folder / EVALUATION
         write_atomically(path, msgspec.json.format(msgspec.json.encode(event)))
@@ -72,6 +91,19 @@ class Evaluate:
         )
         metrics = {f"loss_{domain}": each.candidate.mean for domain, each in comparisons.items()}
         return Result(metrics=metrics, artefacts=(artefact,))
+
+
+def _sides(context: Context) -> tuple[dict[str, Excerpts], dict[str, Excerpts]]:
+    """Return what is held out of the older and of the new arrivals, of each domain that has both."""
+    specification = context.specification
+    both = {shard.domain for shard in specification.past} & {shard.domain for shard in specification.new}
+    old = held_out(context, [shard for shard in specification.past if shard.domain in both], BUDGET)
+    new = held_out(context, [shard for shard in specification.new if shard.domain in both], BUDGET)
+    return old, new
+
+
+def _of(measured: Measured, excerpts: Excerpts) -> Floats:
+    return np.array([measured[name] for name in excerpts.names], dtype=np.float64)
 
 
 def find_candidate(context: Context) -> Checkpoint:

@@ -122,9 +122,30 @@ class Build:
         return replace(made, **fields)
 
     @staticmethod
-    def failures(last: str, count: int = 1, total: int | None = None) -> Failures:
-        """Make the account of failures of a stage."""
-        return Failures(total=total or count, without_progress=count, last=last, message="it broke")
+    def ready(pending: int = 0, arrivals: int | None = None, **fields: Any) -> Pipeline:  # noqa: ANN401 - of a pipeline
+        """Make a pipeline with a champion, in which so many tokens of code wait since noon."""
+        champion = Build.model()
+        made = Build.pipeline(pending, arrivals, **{"champion": champion, "base": champion, **fields})
+        return replace(made, last_arrival_at=NOON if pending else None)
+
+    @staticmethod
+    def looking(tokens: int = 500, **fields: Any) -> Run:  # noqa: ANN401 - of a run
+        """Make a run that looks at so many tokens, whose probe is done."""
+        plan = Build.plan(new={"code": Build.amount(tokens)})
+        run = Build.run("probe", done=True, waiting_since=NOON, plan=plan)
+        return replace(run, intent=replace(run.intent, look=True), **fields)
+
+    @staticmethod
+    def failures(last: str, count: int = 1, total: int | None = None, **fields: Any) -> Failures:  # noqa: ANN401
+        """Make the account of failures of a stage, all of one class."""
+        made = Failures(
+            total=total or count,
+            without_progress=count,
+            last=last,
+            message="it broke",
+            classes={last: total or count},
+        )
+        return replace(made, **fields)
 
     @staticmethod
     def comparison(mean: float, low: float | None = None, high: float | None = None) -> Comparison:
