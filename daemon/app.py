@@ -15,8 +15,16 @@ from pathlib import Path
 from daemon import logs
 from daemon.completion import completer
 from daemon.config import Configuration, topics_of
-from daemon.core.errors import JournalError, JournalFenced
-from daemon.core.events import AnyEvent, DaemonStarted, DaemonStopped, Record, SourceDegraded, SourceRecovered
+from daemon.core.errors import ConfigurationError, JournalError, JournalFenced
+from daemon.core.events import (
+    AnyEvent,
+    DaemonStarted,
+    DaemonStopped,
+    OperatorRequested,
+    Record,
+    SourceDegraded,
+    SourceRecovered,
+)
 from daemon.core.state import State
 from daemon.core.transition import REDUCER_VERSION
 from daemon.dispatch.dispatcher import AGAIN_SECONDS, FRESH_AGAIN_SECONDS, Dispatcher
@@ -94,7 +102,10 @@ class Daemon:
         self._duplicates = 0
         self._metrics = process.metrics
         self._inbox = Inbox()
-        door = Door(pipelines=dict(settings.pipelines), roots=configuration.all_roots, topics=topics_of(configuration))
+        self._reload = process.reload
+        self._hung_up = threading.Event()
+        pipelines, topics = self._reload.pipelines, topics_of(configuration)
+        door = Door(pipelines=pipelines, roots=configuration.all_roots, topics=topics)
         warm = settings.executor.warm_workers > 0
         self._launcher = Launcher(configuration.state, warm=warm)
         self._dispatcher = Dispatcher(
@@ -146,6 +157,7 @@ class Daemon:
             housekeeping=self._housekeeping,
             heartbeat=heartbeat,
             longest_wait=min(LONGEST_WAIT, heartbeat.every),
+            reload=self._reload,
         )
         self._recorder = (
             Recorder(journal=configuration.journal, tracking_uri=configuration.tracking_uri, state=configuration.state)
@@ -160,6 +172,7 @@ class Daemon:
         desk.status, desk.state = self._status, lambda: self._loop.state
         presence.open_when_free()
         self._process.asked.then(self._end)
+        self._process.asked.then_reload(self._hang_up)
         try:
             self._fold()
         except Interrupted:
@@ -273,8 +286,29 @@ class Daemon:
         self._dispatcher.forget()
         self._sources.forget()
 
+    def _hang_up(self) -> None:
+        """Let the loop read the configuration again; called in another thread."""
+        self._hung_up.set()
+        self._inbox.wake()
+
+    def _reread(self) -> None:
+        """Take what the configuration file says now, if that is something else."""
+        self._hung_up.clear()
+        try:
+            found = self._reload.read()
+        except ConfigurationError:
+            return  # told already
+        if found.changed.hash == self._loop.state.configuration:
+            self._reload.took(found)
+            return
+        request = OperatorRequested(verb="reload", by="SIGHUP")
+        identity = f"reload:{self._journal.epoch}.{time.time_ns()}"
+        self._loop.handle([Input(offers=(own(request, source=OWN_SOURCE, id=identity, where="SIGHUP"),))])
+
     def _housekeeping(self) -> None:
-        """Between transactions: see that the recorder runs, and how far it and the snapshots are."""
+        """Between transactions: read what is to be read again, see that the recorder runs, and how far it is."""
+        if self._hung_up.is_set():
+            self._reread()
         self._metrics.snapshot(self._loop.snapshot_position)
         for follower, missing in self._followers.behind().items():
             self._metrics.behind(follower, missing)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from daemon import dead_letters, whereabouts
+from daemon import backfill, dead_letters, whereabouts
 from daemon.core.arrivals import MAX_READMITTED, spans
 from daemon.core.errors import InputError
 from daemon.core.events import (
@@ -58,6 +58,8 @@ def completer(door: Door, reader: Reader) -> Complete:
                 return _withdrawal(transaction, reader, offer.pipeline, pipeline, event)
             case OperatorRequested(verb="accept" | "withdraw"):
                 return _set_aside(reader, offer.pipeline, pipeline, event)
+            case OperatorRequested(verb="backfill"):
+                return backfill.complete(reader, offer.pipeline, pipeline, event)
             case OperatorRequested(verb="adopt"):
                 return _adoption(door, state, offer.pipeline, event)
             case _:
@@ -141,11 +143,11 @@ def _set_aside(reader: Reader, pipeline: str, before: Pipeline | None, event: Op
     """Find the arrivals that a rejected candidate's run set aside, once."""
     if not event.run:
         raise InputError("missing_run", f"{event.verb} needs the run whose arrivals are meant: --run RUN.")
-    rejected = None
+    rejected, at = None, 0
     for record in scan_where(reader, 0, run=event.run, kinds=("model.rejected", "operator.requested")):
         match record.event:
             case ModelRejected() if record.pipeline == pipeline:
-                rejected = record.event
+                rejected, at = record.event, record.position
             case OperatorRequested(verb="accept" | "withdraw" as verb) if rejected is not None:
                 was = {"accept": "accepted", "withdraw": "withdrawn"}[verb]
                 message = f"What run {event.run} set aside was {was} at position {record.position} already."
@@ -155,6 +157,11 @@ def _set_aside(reader: Reader, pipeline: str, before: Pipeline | None, event: Op
     if rejected is None:
         message = f"Run {event.run!r} of {pipeline} has set nothing aside: only a rejected candidate's run does."
         raise InputError("nothing_set_aside", message)
+    if (again := backfill.later(reader, pipeline, at, rejected.spans)) is not None:
+        message = (
+            f"A backfill at position {again} has made arrivals of run {event.run} pending again: backfill the rest."
+        )
+        raise InputError("resolved_already", message)
     if event.verb == "accept" and before and len(before.readmitted) + len(rejected.spans) > MAX_READMITTED:
         message = f"{len(before.readmitted)} spans wait for their next run already: accept it after that."
         raise InputError("too_many_readmitted", message)

@@ -4,6 +4,7 @@ import difflib
 import hashlib
 import os
 import re
+import sys
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
@@ -102,6 +103,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
                         version=policy.version,
                         configuration=policy.model_dump_json(by_alias=True),
                         schedule=policy.ticks,
+                        shadow=policy.shadow,
                     )
                     for policy in pipeline.policies
                 ),
@@ -158,15 +160,34 @@ def load(path: Path | None = None) -> Configuration:
     odd = [key for key in content if not isinstance(key, str) or key not in Settings.model_fields]
     if odd:
         raise ConfigurationError("\n".join(f"{file}: {key}: {_unknown((), str(key))}." for key in odd))
+    # The packaged default belongs to whoever runs it: its paths count from the working directory.
+    packaged = file is None or file.parent == Path(__file__).parent
+    base = Path.cwd() if packaged or file is None else file.resolve().parent
+    if _has_custom(content):
+        importable(base)
     try:
         settings = Settings(**content)
     except ValidationError as error:
         raise ConfigurationError("\n".join(_explain(file, problem) for problem in _causes(error))) from error
     except SettingsError as error:
         raise ConfigurationError(f"The environment ({PREFIX}…): {error}: {error.__cause__}.") from error
-    # The packaged default belongs to whoever runs it: its paths count from the working directory.
-    packaged = file is None or file.parent == Path(__file__).parent
-    return _absolute(settings, file, Path.cwd() if packaged or file is None else file.resolve().parent)
+    return _absolute(settings, file, base)
+
+
+def importable(folder: Path) -> None:
+    """Let classes of custom policies be found in a folder, after whatever is installed."""
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+
+
+def _has_custom(content: Mapping[str, Any]) -> bool:
+    pipelines = content.get("pipelines")
+    for pipeline in pipelines.values() if isinstance(pipelines, dict) else ():
+        policies = pipeline.get("policies") if isinstance(pipeline, dict) else None
+        for policy in policies if isinstance(policies, list) else ():
+            if isinstance(policy, dict) and policy.get("kind") == "custom":
+                return True
+    return False
 
 
 def _absolute(settings: Settings, file: Path | None, base: Path) -> Configuration:

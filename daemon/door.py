@@ -205,7 +205,7 @@ class Door(msgspec.Struct, frozen=True, kw_only=True):
             raise InputError("wrong_data", str(error)) from error
         match event:
             case OperatorRequested():
-                return replace(event, by=letter.by or "", spans=(), amounts={})
+                return replace(event, by=letter.by or "", spans=(), amounts={}, accounts={}, needs_restart=())
             case DataWithdrawn():
                 return replace(event, arrival=None, domain=None, amount=None, account=None)
             case _:
@@ -229,7 +229,7 @@ def _is_global(event: AnyEvent) -> bool:
     """Return whether an event may concern no pipeline: a dead letter need not have one, a partition has none."""
     if not isinstance(event, OperatorRequested):
         return False
-    return event.verb == "align" or (event.verb in {"retry", "drop"} and event.dead_letter is not None)
+    return event.verb in {"align", "reload"} or (event.verb in {"retry", "drop"} and event.dead_letter is not None)
 
 
 def _traced(letter: Letter, told: msgspec.Raw) -> Letter:

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import stat
 import time
 from pathlib import Path
 
@@ -21,6 +22,13 @@ def write_atomically(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+def open_to_all(path: Path) -> str | None:
+    """Return what is wrong where everybody on this machine can read or write a file; raises OSError."""
+    if path.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
+        return f"everybody on this machine can read or write {path}: run `chmod o= {path}`."
+    return None
 
 
 def sync(path: Path) -> None:

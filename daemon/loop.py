@@ -17,7 +17,7 @@ from daemon.door import REFUSED, Answer, Input, Letter, Offer, own
 from daemon.journal.base import Cursor, Journal
 from daemon.sources import clock
 from daemon.sources.queue import Inbox
-from daemon.work import Completion, Work
+from daemon.work import Completion, Reloading, Work
 
 SNAPSHOT_RECORDS = 10_000
 SNAPSHOT_SECONDS = 60.0
@@ -55,6 +55,7 @@ class Loop:
         housekeeping: Callable[[], None],
         longest_wait: float = 5.0,
         heartbeat: Callable[[], None] = lambda: None,
+        reload: Reloading | None = None,
     ) -> None:
         self._journal = journal
         self.state = state
@@ -68,6 +69,7 @@ class Loop:
         self._housekeeping = housekeeping
         self._longest_wait = longest_wait
         self._heartbeat = heartbeat
+        self._reload = reload
         self._stop = threading.Event()
         self.snapshot_position = 0
         self._snapshot_at = time.monotonic()
@@ -163,6 +165,7 @@ class Loop:
                 receive=self._receive,
                 complete=self._complete,
                 stamp=self._journal.stamp(self._now()),
+                reload=self._reload,
             )
             known = transaction.find_many([(offer.source, offer.id) for item in batch for offer in item.offers])
             answers = []
@@ -180,7 +183,9 @@ class Loop:
             work.flush()
             if work.duplicates:
                 transaction.count_duplicates(work.duplicates)
-        self.state = work.state
+        self.state, self._policies = work.state, work.policies
+        if self._reload is not None and work.reconfigured is not None:
+            self._reload.took(work.reconfigured)
         self.duplicates += work.duplicates
         self.append_seconds = time.monotonic() - began
         return Committed(

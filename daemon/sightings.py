@@ -5,7 +5,7 @@ from typing import Literal
 
 import msgspec
 
-from daemon.core.arrivals import amount_of
+from daemon.core.arrivals import amount_of, within
 from daemon.core.errors import RewarmError
 from daemon.core.events import (
     DataArrived,
@@ -14,6 +14,7 @@ from daemon.core.events import (
     DataWithdrawn,
     ModelPromoted,
     ModelRolledBack,
+    OperatorRequested,
     PlanFixed,
     Record,
     RunCancelled,
@@ -35,6 +36,7 @@ KINDS = tuple(
         DataWithdrawn,
         ModelPromoted,
         ModelRolledBack,
+        OperatorRequested,
         PlanFixed,
         RunCancelled,
         RunFailed,
@@ -69,7 +71,10 @@ class Saw(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Way(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of an arrival; `champion` is the present one and `carried` whether it saw the arrival."""
+    """What became of an arrival; `champion` is the present one and `carried` whether it saw the arrival.
+
+    `again` are the positions of the backfills that made it pending once more.
+    """
 
     position: int
     pipeline: str
@@ -83,6 +88,7 @@ class Way(msgspec.Struct, frozen=True, kw_only=True):
     refused: str | None = None
     withdrawn: int | None = None
     withdrawn_at: datetime | None = None
+    again: tuple[int, ...] = ()
     had: tuple[Had, ...] = ()
     saw: tuple[Saw, ...] = ()
     champion: int | None = None
@@ -122,6 +128,8 @@ class _Search:
         self._plans: dict[str, Plan] = {}
         self._trained_at: dict[str, int] = {}
         self._past: set[int] = set()
+        self._past_before: set[int] = set()
+        self._began: dict[str, int] = {}
 
     def fold(self, record: Record) -> None:
         """Take the next record."""
@@ -137,6 +145,10 @@ class _Search:
                 self._put(withdrawn=record.position, withdrawn_at=record.recorded_at)
             case RunStarted() | PlanFixed():
                 self._plans[event.run] = event.plan
+                self._began.setdefault(event.run, record.position)
+            case OperatorRequested(verb="backfill") if within(event.spans, way.position):
+                self._past_before, self._past = self._past, set()
+                self._put(again=(*way.again, record.position))
             case StageStarted() if event.stage == "train":
                 self._trained_at[event.run] = record.position
             case ModelPromoted():
@@ -155,8 +167,9 @@ class _Search:
     def _promoted(self, record: Record, event: ModelPromoted) -> None:
         plan = self._plans.get(event.run)
         ingested = any(each.run == event.run for each in self.way.had)
-        past = event.parent in self._past
-        if ingested or past:
+        earlier = any(self._began.get(event.run, 0) < again for again in self.way.again[-1:])
+        past = event.parent in (self._past_before if earlier else self._past)  # as it was when the run began
+        if ingested or (past and not earlier):
             self._past.add(event.model_version)
         self._put(champion=event.model_version)
         how: How | None = None

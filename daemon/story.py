@@ -6,17 +6,20 @@ from typing import Literal, TypeVar
 
 import msgspec
 
+from daemon import backfill
 from daemon.core.arrivals import amount_of
 from daemon.core.errors import RewarmError
 from daemon.core.events import (
     Comparison,
     DataArrived,
+    DataCurated,
     DataIngested,
     DataRejected,
     DecisionMade,
     Loss,
     ModelEvaluated,
     ModelPromoted,
+    ModelRolledBack,
     Numbers,
     PlanFixed,
     ProbeMeasured,
@@ -81,6 +84,7 @@ class Decided(msgspec.Struct, frozen=True, kw_only=True):
     inputs: Numbers
     thresholds: Numbers
     suppressed_by: str | None
+    shadow: bool = False
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,6 +126,7 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     started_position: int
     arrivals: tuple[Arrived, ...]
     further_arrivals: int
+    again: tuple[backfill.Again, ...]
     decision: Decided | None
     waited: float
     drafted: Plan
@@ -130,9 +135,12 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     stages: tuple[StageTold, ...]
     recoveries: tuple[Decided, ...]
     probe: ProbeMeasured | None
+    curated: DataCurated | None
     evaluation: dict[str, Comparison]
     judgement: Decided | None
+    shadows: tuple[Decided, ...]
     promoted: ModelPromoted | None
+    rolled_back: ModelRolledBack | None
     interludes: tuple[str, ...]
     ending: Ending
     traceparent: str = ""
@@ -158,7 +166,8 @@ def tell(reader: Reader, run: str) -> Story:
         earlier = f" (and {len(known) - 10} before)" if len(known) > 10 else ""  # noqa: PLR2004 - as many as are named
         raise UnknownRun(f"There is no run {run!r}. Runs: {listed}{earlier}.")
     event, pipeline = started.event, started.pipeline or ""
-    decisions = [decided(r, r.event) for r in records if isinstance(r.event, DecisionMade)]
+    told = [decided(r, r.event) for r in records if isinstance(r.event, DecisionMade)]
+    decisions = [each for each in told if not each.shadow]
     arrivals, further = _arrivals(reader, pipeline, event.plan.spans)
     plans = [r for r in records if isinstance(r.event, PlanFixed)]
     plan = plans[-1].event.plan if plans and isinstance(plans[-1].event, PlanFixed) else event.plan
@@ -170,6 +179,7 @@ def tell(reader: Reader, run: str) -> Story:
         started_position=started.position,
         arrivals=_counted(arrivals, records),
         further_arrivals=further,
+        again=tuple(backfill.behind(reader, pipeline, started.position, event.plan.spans)),
         decision=wish,
         waited=(started.recorded_at - wish.recorded_at).total_seconds() if wish else 0.0,
         drafted=event.plan,
@@ -178,9 +188,12 @@ def tell(reader: Reader, run: str) -> Story:
         stages=_stages(records),
         recoveries=tuple(d for d in decisions if d.verdict in RECOVERIES or d.verdict.startswith("failure_")),
         probe=_last(records, ProbeMeasured),
+        curated=_last(records, DataCurated),
         evaluation=evaluated.domains if (evaluated := _last(records, ModelEvaluated)) else {},
         judgement=next((d for d in reversed(decisions) if d.verdict in {"promote", "reject", "hold", "held"}), None),
+        shadows=tuple(each for each in told if each.shadow),
         promoted=_last(records, ModelPromoted),
+        rolled_back=_last(records, ModelRolledBack),
         interludes=tuple(_interludes(records)),
         ending=_ending(records, started),
         traceparent=_trace(reader, event),
@@ -212,6 +225,7 @@ def decided(record: Record, event: DecisionMade) -> Decided:
         inputs=event.inputs,
         thresholds=event.thresholds,
         suppressed_by=event.suppressed_by,
+        shadow=event.shadow,
     )
 
 
@@ -224,9 +238,13 @@ def _wish(reader: Reader, pipeline: str, started: RunStarted) -> Decided | None:
     for record in reader.records(int(cause), 100, kinds={DecisionMade.kind}, pipeline=pipeline):
         if record.cause != int(cause):
             break
-        if isinstance(record.event, DecisionMade) and record.event.policy == policy and record.event.commands:
+        if isinstance(record.event, DecisionMade) and record.event.policy == policy and _acts(record.event):
             return decided(record, record.event)
     return None
+
+
+def _acts(decision: DecisionMade) -> bool:
+    return bool(decision.commands) and not decision.shadow
 
 
 def _trace(reader: Reader, started: RunStarted) -> str:
@@ -323,7 +341,9 @@ def _interludes(records: Sequence[Record]) -> Iterable[str]:
             case RunPreempted():
                 yield f"It gave its slot to a more urgent run before {record.event.stage}, and saved a checkpoint."
             case RunHeld():
-                yield f"It was held for a person: {record.event.reason}"
+                yield f"It was held: {record.event.reason}"
+            case DecisionMade(verdict="approved" | "thawed", reason=reason):
+                yield reason
             case RunResumed():
                 yield f"It was taken up again at {record.event.stage}."
             case _:
@@ -358,9 +378,9 @@ def _end(outcome: str, reason: str, record: Record, started: Record) -> Ending:
 
 def forgetting(story_plan: Plan, evaluation: dict[str, Comparison]) -> dict[str, Loss]:
     """Return the rise of the loss on older domains, by domain, with its interval."""
-    return {d: c.difference for d, c in evaluation.items() if c.difference is not None and d in story_plan.past}
+    return {d: c.on_old for d, c in evaluation.items() if c.on_old is not None and d in story_plan.past}
 
 
 def gains(story_plan: Plan, evaluation: dict[str, Comparison]) -> dict[str, Loss]:
     """Return the change of the loss on new domains, by domain: negative is a gain."""
-    return {d: c.difference for d, c in evaluation.items() if c.difference is not None and d in story_plan.new}
+    return {d: c.on_new for d, c in evaluation.items() if c.on_new is not None and d in story_plan.new}

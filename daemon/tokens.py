@@ -5,7 +5,6 @@ import hmac
 import logging
 import os
 import re
-import stat
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from daemon.core.errors import ConfigurationError
+from daemon.files import open_to_all
 from daemon.settings import Scope, TokenSettings
 
 SHORTEST = 16
@@ -140,10 +140,8 @@ class _Token:
 
 def secrets_in(file: Path, where: str) -> list[bytes]:
     """Return the secrets in a file, one a line; raises ConfigurationError, and OSError when it cannot be read."""
-    if file.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
-        raise ConfigurationError(
-            f"{where}.file: everybody on this machine can read or write {file}: run `chmod o= {file}`."
-        )
+    if (wrong := open_to_all(file)) is not None:
+        raise ConfigurationError(f"{where}.file: {wrong}")
     secrets = [line.strip() for line in file.read_bytes().splitlines() if line.strip()]
     if not secrets:
         raise ConfigurationError(f"{where}.file: {file} is empty; it holds the token, such as `openssl rand -hex 32`.")

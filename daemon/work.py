@@ -3,15 +3,25 @@
 import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import Protocol
 
+import msgspec
 from msgspec.structs import replace
 
 from daemon import dead_letters
 from daemon.broker.positions import cursor_name, source_of
 from daemon.core.arbitration import react
 from daemon.core.decisions import Policies
-from daemon.core.errors import InputError
-from daemon.core.events import AnyEvent, DataWithdrawn, InputRejected, OperatorRequested, PositionSet, Record
+from daemon.core.errors import ConfigurationError, InputError
+from daemon.core.events import (
+    AnyEvent,
+    ConfigurationChanged,
+    DataWithdrawn,
+    InputRejected,
+    OperatorRequested,
+    PositionSet,
+    Record,
+)
 from daemon.core.state import State
 from daemon.core.transition import evolve
 from daemon.door import REJECTED_SOURCE, Answer, Letter, Offer, own, refuse
@@ -19,9 +29,29 @@ from daemon.journal.base import Cursor, Found, Transaction
 
 MAX_AHEAD = timedelta(days=1)
 MAX_MESSAGE = 4000
+CHANGED_SOURCE = "/rewarm/configuration"
+"""Another one than that of what the policies bring: a change is a fact, and is answered itself."""
 logger = logging.getLogger("rewarm.loop")
 
 Completion = Callable[[Transaction, State, Offer], AnyEvent]
+
+
+class Reconfigured(msgspec.Struct, frozen=True, kw_only=True):
+    """What a configuration file says when it is read again; `needs_restart` are the keys of it that are not taken."""
+
+    changed: ConfigurationChanged
+    policies: Policies
+    needs_restart: tuple[str, ...] = ()
+
+
+class Reloading(Protocol):
+    """Whoever can read the configuration file again."""
+
+    def read(self) -> Reconfigured:
+        """Return what it says. Raises ConfigurationError when it cannot be used."""
+
+    def took(self, found: Reconfigured) -> None:
+        """Hear that this stands in the journal, and counts from now on."""
 
 
 class Work:
@@ -36,12 +66,15 @@ class Work:
         receive: Callable[[Letter], Offer],
         complete: Completion,
         stamp: datetime,
+        reload: Reloading | None = None,
     ) -> None:
         self._transaction = transaction
-        self._policies = policies
+        self.policies = policies
         self._receive = receive
         self._complete = complete
         self._stamp = stamp
+        self._reload = reload
+        self.reconfigured: Reconfigured | None = None
         self._pending: list[Record] = []
         self._digests: list[bytes | None] = []
         self._seen: dict[tuple[str, str], Found] = {}
@@ -69,7 +102,7 @@ class Work:
         try:
             self._check_time(offer)
             self.flush_if_needed(offer)
-            event = self._complete(self._transaction, self.state, offer)
+            event, found = self._read_again(self._complete(self._transaction, self.state, offer))
         except InputError as error:
             # A refused event keeps its own identity free: it may come again, corrected or retried.
             return self._refuse(offer, error.reason, str(error), cause)
@@ -80,11 +113,9 @@ class Work:
         if isinstance(event, DataWithdrawn):
             self.flush()  # what ingest tells of the arrival may follow in this very transaction
         self._seen[pair] = Found(position=position, digest=offer.digest)
-        if isinstance(event, OperatorRequested) and event.dead_letter is not None:
-            self._settle(event, event.dead_letter, position)
-        if isinstance(event, OperatorRequested) and event.verb == "align":
-            self._align(event, position)
-        return Answer(outcome="accepted", position=position)
+        if isinstance(event, OperatorRequested):
+            self._carry_out(event, position, found)
+        return Answer(outcome="accepted", position=position, message=_left(found))
 
     def _check_time(self, offer: Offer) -> None:
         """Raise InputError for a producer's time that no clock can be wrong by; a stage's own word always counts."""
@@ -116,6 +147,34 @@ class Work:
             event = PositionSet(position=at, before=before, why="aligned", by=request.by)
             identity = f"aligned:{position}:{number}"
             self._add(own(event, source=source_of(at.source), id=identity, where=name), event, position)
+
+    def _carry_out(self, request: OperatorRequested, position: int, found: Reconfigured | None) -> None:
+        """Do what a recorded request asks for beyond its fold."""
+        if request.dead_letter is not None:
+            self._settle(request, request.dead_letter, position)
+        if request.verb == "align":
+            self._align(request, position)
+        if found is not None:
+            self._reconfigure(found, position)
+
+    def _read_again(self, event: AnyEvent) -> tuple[AnyEvent, Reconfigured | None]:
+        """Return what the configuration file says, where that is asked for; raises InputError when it is no use."""
+        if not isinstance(event, OperatorRequested) or event.verb != "reload" or self._reload is None:
+            return event, None
+        try:
+            found = self._reload.read()
+        except ConfigurationError as error:
+            raise InputError("broken_configuration", str(error)) from error
+        return replace(event, needs_restart=found.needs_restart), found
+
+    def _reconfigure(self, found: Reconfigured, position: int) -> None:
+        """Carry out a recorded reload: from here on other policies are asked. What is as it was is not told again."""
+        self.reconfigured = found
+        if found.changed.hash == self.state.configuration:
+            return
+        self.policies = found.policies
+        offer = own(found.changed, source=CHANGED_SOURCE, id=f"reload:{position}", where="daemon")
+        self._add(offer, found.changed, position)
 
     def _settle(self, request: OperatorRequested, dead_letter: int, position: int) -> None:
         """Carry out a recorded retry or drop: it is settled for ever, and a retried input goes through the door."""
@@ -170,11 +229,18 @@ class Work:
             carrier=offer.letter.carrier if offer.letter else None,
         )
         state = evolve(self.state, record)
-        self.state, decided = react(state, record, self._policies)
+        self.state, decided = react(state, record, self.policies)
         self._pending += [record, *decided]
         self._digests += [offer.digest, *([None] * len(decided))]
         self.records += [record, *decided]
         return record.position
+
+
+def _left(found: Reconfigured | None) -> str:
+    """Return what of a configuration file was not taken, in words."""
+    if found is None or not found.needs_restart:
+        return ""
+    return f"Needs a restart, and is as it was: {', '.join(found.needs_restart)}."
 
 
 def _dead(position: int, reason: str, message: str) -> Answer:

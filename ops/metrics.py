@@ -74,6 +74,12 @@ class Metrics:
             [*of, "policy", "verdict", "suppressed"],
             registry=registry,
         )
+        self._shadows = Counter(
+            "rewarm_shadow_decisions",
+            "Stored decisions of policies in shadow, which are not carried out.",
+            [*of, "policy", "verdict"],
+            registry=registry,
+        )
         self._runs = Counter("rewarm_runs", "Runs by how they ended or paused.", [*of, "outcome"], registry=registry)
         self._models = Counter(
             "rewarm_model_changes", "Champions by what happened.", [*of, "change"], registry=registry
@@ -178,6 +184,8 @@ class Metrics:
                 self._dead.labels(reason).inc()
             case DataRejected(reason=reason):
                 self._rejected.labels(pipeline, reason).inc()
+            case DecisionMade(shadow=True) as event:
+                self._shadows.labels(pipeline, event.policy, event.verdict).inc()
             case DecisionMade() as event:
                 suppressed = "true" if event.suppressed_by is not None else "false"
                 self._decisions.labels(pipeline, event.policy, event.verdict, suppressed).inc()

@@ -1,12 +1,12 @@
 """The file of a root's credentials: a JSON object of fsspec's storage options, read anew each time."""
 
 import re
-import stat
 from pathlib import Path
 
 import msgspec
 
 from daemon.core.errors import ConfigurationError
+from daemon.files import open_to_all
 
 Options = dict[str, object]
 """Storage options, which are whatever the library of the protocol takes."""
@@ -20,9 +20,8 @@ HIDDEN = "***"
 def read_credentials(file: Path) -> Options:
     """Return the storage options in a file; raises ConfigurationError, which shows none of them."""
     try:
-        if file.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
-            message = f"everybody on this machine can read or write {file}: run `chmod o= {file}`."
-            raise ConfigurationError(f"credentials: {message}")
+        if (wrong := open_to_all(file)) is not None:
+            raise ConfigurationError(f"credentials: {wrong}")
         data = file.read_bytes()
     except OSError as error:
         raise ConfigurationError(f"credentials: {file} cannot be read: {error.strerror}.") from None

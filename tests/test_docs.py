@@ -52,14 +52,23 @@ from daemon.settings.roots import CredentialsSettings, RootSettings
 from daemon.sources.kafka.messages import read
 from policies import AnyPolicy
 from policies.base import LimitSettings, TrainingSettings
-from policies.rewarm_replay import PhaseSettings, PlannerSettings, WeightSettings
+from policies.curation import CurationSettings, CutSettings
+from policies.guards import Guards
+from policies.guards.budget import Budget
+from policies.guards.once import Once
+from policies.guards.quiet import Window
+from policies.periodic_retraining import PlateauSettings
+from policies.planning import PhaseSettings, PlannerSettings, WeightSettings
+from policies.promotion import WindowSettings
+from policies.triggers.signals import Signal
+from policies.watch import WatchSettings
 from tests.bench.page import between, render, results
 
 ROOT = Path(__file__).parent.parent
 HOW_TO = ROOT / "docs" / "how-to"
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 POLICIES: tuple[type[BaseModel], ...] = get_args(get_args(AnyPolicy)[0])
-COMMON = {"kind", "name"}
+COMMON = {"kind", "name", "mode"}
 """Keys that every policy has; described once."""
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -140,9 +149,19 @@ DESCRIBED: list[tuple[str, type[BaseModel]]] = [
     ("module", ModuleSettings),
     ("tokenizer", TokenizerConfiguration),
     ("data", DataConfiguration),
+    ("signal", Signal),
     ("replay_schedule", PhaseSettings),
     ("planner", PlannerSettings),
     ("weights", WeightSettings),
+    ("plateau", PlateauSettings),
+    ("curate", CurationSettings),
+    ("cuts", CutSettings),
+    ("guards", Guards),
+    ("once", Once),
+    ("budget", Budget),
+    ("quiet", Window),
+    ("freeze", WindowSettings),
+    ("watch", WatchSettings),
     ("training", TrainingSettings),
     ("limits", LimitSettings),
     *((str(policy.model_fields["kind"].default), policy) for policy in POLICIES),

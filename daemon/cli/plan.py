@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import msgspec
 from rich.console import RenderableType
 
-from daemon.cli.explain.render import opinion_rows, plan_rows
+from daemon.cli.explain.present import opinion_rows
+from daemon.cli.explain.render import plan_rows
 from daemon.cli.explain.why import Opinion, hypothetical, opinions
 from daemon.cli.output import facts, heading, show, show_json
 from daemon.cli.session import configured, perhaps_reading, pipeline_named

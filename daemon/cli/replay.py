@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressC
 
 from daemon.cli.output import NOTHING, columns, console, count, facts, heading, show, show_json
 from daemon.cli.session import configured
+from daemon.config import importable
 from daemon.core.encoding import encode
 from daemon.core.errors import RewarmError
 from daemon.core.events import Record
@@ -70,7 +71,9 @@ def add(commands: "Commands", common: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Replay; returns 1 for a bug or a wrong snapshot, with `--strict` for anything that is not the same."""
-    path = arguments.journal or configured(arguments).journal
+    configuration = configured(arguments)
+    importable(configuration.base)  # the journal may name classes of policies that lie there
+    path = arguments.journal or configuration.journal
     if arguments.upto is not None and arguments.upto < 1:
         raise RewarmError(f"--upto must be at least 1, it is {arguments.upto}.")
     with open_reader(path) as reader:

@@ -12,7 +12,7 @@ from rich.console import RenderableType
 
 from daemon.cli.output import columns, count, heading, show, show_json, warn
 from daemon.cli.session import configured
-from daemon.config import Configuration, load
+from daemon.config import Configuration, importable, load
 from daemon.core.errors import ConfigurationError, RewarmError
 from daemon.files import write_atomically
 from daemon.journal.base import Reader, scan_where
@@ -85,6 +85,7 @@ def add(commands: "Commands", common: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Simulate and show what comes of it; raises RewarmError for what cannot be simulated."""
     configuration = configured(arguments)
+    importable(configuration.base)  # the journal may name classes of policies that lie there
     approve_after = None if arguments.approve_after is None else period(arguments.approve_after)
     form = None if arguments.plot is None else _form(arguments.plot)
     check(arguments)

@@ -11,8 +11,11 @@ from rich.console import RenderableType
 from daemon.broker.positions import cursor_of
 from daemon.cli.output import NOTHING, count, facts, heading, short, show, show_json, when
 from daemon.cli.session import Daemon, configured, find_daemon, find_standby, perhaps_reading
+from daemon.cli.shadow import InShadow, in_shadow, would_have
 from daemon.config import Configuration
+from daemon.core.decisions import AWAITING
 from daemon.core.plans import Amounts, tokens
+from daemon.core.shadowing import acting
 from daemon.core.state import Model, Pipeline, State, Topic, topic_key
 from daemon.core.state import Run as CoreRun
 from daemon.journal.base import Reader
@@ -68,13 +71,20 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PipelineStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a pipeline stands; pending and set aside in tokens per domain, `unit` is what losses are counted in."""
+    """Where a pipeline stands; pending and set aside in tokens per domain, `unit` is what losses are counted in.
+
+    `approvals` are the policies whose start waits for a person, each with the position of the decision to approve;
+    `shadows` those that decide and do not act.
+    """
 
     champion: Champion | None = None
     unit: str = "nats per byte"
     runs: Runs = Runs()
     configured: bool = True
     paused: str | None = None
+    frozen: str | None = None
+    approvals: dict[str, int] = {}
+    shadows: dict[str, InShadow] = {}
     pending: dict[str, int] = {}
     set_aside: dict[str, int] = {}
     active: Going | None = None
@@ -221,6 +231,9 @@ def describe(state: State, pipeline: Pipeline, *, configured: bool, now: datetim
         ),
         configured=configured,
         paused=pipeline.paused,
+        frozen=pipeline.frozen,
+        approvals={p: v.position for p, v in sorted(acting(pipeline).verdicts.items()) if v.verdict == AWAITING},
+        shadows=in_shadow(pipeline),
         pending=_tokens(pipeline.pending),
         set_aside=_tokens(pipeline.set_aside),
         active=_going(pipeline.active),
@@ -230,7 +243,7 @@ def describe(state: State, pipeline: Pipeline, *, configured: bool, now: datetim
                 policy=wish.policy,
                 wants=f"resume {wish.resume}" if wish.resume else wish.intent.kind if wish.intent else NOTHING,
                 since=wish.since_at,
-                waits_for=hindrance(state, pipeline),
+                waits_for=hindrance(state, pipeline, wish.not_before),
             )
             for _, wish in sorted(pipeline.wishes.items())
         ),
@@ -242,14 +255,16 @@ def describe(state: State, pipeline: Pipeline, *, configured: bool, now: datetim
     )
 
 
-def hindrance(state: State, pipeline: Pipeline) -> str:
-    """Return what keeps a pipeline's wishes from starting now."""
+def hindrance(state: State, pipeline: Pipeline, not_before: datetime | None = None) -> str:
+    """Return what keeps a pipeline's wishes from starting now; of one of them, that its time has not come."""
     if pipeline.paused is not None:
         return f"the pause by {pipeline.paused}"
     if pipeline.active is not None:
         return f"run {pipeline.active.run}"
     if pipeline.settings is None:
         return "a configuration that names the pipeline"
+    if not_before is not None and (state.recorded_at is None or not_before > state.recorded_at):
+        return when(not_before)
     busy = sorted(other.active.run for other in state.pipelines.values() if other.active is not None)
     if len(busy) >= state.slots:
         return f"a free slot (taken by {', '.join(busy)})"
@@ -324,14 +339,18 @@ def _rows(pipeline: PipelineStatus) -> list[tuple[str, str]]:
     waiting = " · ".join(f"{domain} {amount:,}" for domain, amount in sorted(pipeline.pending.items()))
     rows.append(("pending", f"{waiting} tokens" if waiting else "no data waits"))
     aside = " · ".join(f"{domain} {amount:,}" for domain, amount in sorted(pipeline.set_aside.items()))
+    asks = pipeline.approvals.items()
     optional = {
         "set aside": f"{aside} tokens" if aside else None,
         "held": f"{pipeline.held} waits for a person (rewarm request approve PIPELINE)" if pipeline.held else None,
+        "approval": ", ".join(f"{who}: rewarm request approve PIPELINE --decision {at}" for who, at in asks) or None,
         "paused": f"by {pipeline.paused}" if pipeline.paused else None,
+        "frozen": f"by {pipeline.frozen}: candidates are held" if pipeline.frozen else None,
         "note": None if pipeline.configured else "no longer configured",
     }
     rows += [(name, value) for name, value in optional.items() if value]
     rows += [("wish", f"{w.policy}: {w.wants}, waits for {w.waits_for}") for w in pipeline.wishes]
+    rows += [("shadow", f"{policy} {would_have(each)}") for policy, each in pipeline.shadows.items()]
     rows += [("timer", f"{key} at {when(at)}") for key, at in pipeline.timers.items()]
     rows += [("schedule", timetable(each)) for each in pipeline.schedules]
     return rows

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from daemon.cli.output import count, seconds, size, when
+from daemon.core.arbitration import SHADOW
 from daemon.core.events import (
     AnyEvent,
     CheckpointSaved,
@@ -10,6 +11,7 @@ from daemon.core.events import (
     DaemonStarted,
     DaemonStopped,
     DataArrived,
+    DataCurated,
     DataIngested,
     DataRejected,
     DataWithdrawn,
@@ -64,7 +66,11 @@ def _outside(event: AnyEvent) -> str:
             letter = None if event.dead_letter is None else f"dead letter {event.dead_letter}"
             aligned = ", ".join(position(each) for each in event.positions[:3])
             further = f" and {len(event.positions) - 3} more" if len(event.positions) > 3 else ""  # noqa: PLR2004 - as above
-            about = "".join(f" {name}" for name in (event.run, letter, event.model, aligned + further) if name)
+            period = f"{when(event.since)} to {when(event.until)}" if event.since and event.until else None
+            restart = f"(needs a restart: {', '.join(event.needs_restart)})" if event.needs_restart else None
+            decision = None if event.decision is None else f"decision {event.decision}"
+            things = (event.run, decision, letter, event.model, aligned + further, period, restart)
+            about = "".join(f" {name}" for name in things if name)
             return f"{event.verb}{about} by {event.by or 'unknown'}{': ' + event.reason if event.reason else ''}"
         case FailureReported():
             where = " ".join(part for part in (event.run, event.host, event.worker) if part)
@@ -75,7 +81,7 @@ def _outside(event: AnyEvent) -> str:
             return ""
 
 
-def _stage(event: AnyEvent) -> str:
+def _stage(event: AnyEvent) -> str:  # noqa: PLR0911 - one return a case
     match event:
         case StageStarted():
             return f"{attempt(event.run, event.stage, event.attempt)} in process {event.pid} on {event.host}"
@@ -95,6 +101,9 @@ def _stage(event: AnyEvent) -> str:
             return f"{event.domain}: {held}, {event.amount.tokens:,} tokens (arrival {event.arrival})"
         case DataRejected():
             return f"{event.domain}: {event.reason}: {event.message} (arrival {event.arrival})"
+        case DataCurated():
+            kept = f"{event.kept:,} of {count(event.documents, 'document')}, {event.kept_tokens:,} tokens"
+            return f"{kept}; {curated(event)}"
         case ProbeMeasured():
             return "; ".join(_probed(event))
         case _:
@@ -113,10 +122,21 @@ def unmeasured(event: ProbeMeasured) -> str:
     return "no past to compare with" if event.new else "no champion yet"
 
 
+def curated(event: DataCurated) -> str:
+    """Return in words by which cut a band was kept."""
+    if event.cut is None:
+        return "there is no champion yet to score them"
+    tried = f", the best of {len(event.trials)}" if len(event.trials) > 1 else ""
+    return f"cut low {event.cut.low:g}, high {event.cut.high:g}{tried}"
+
+
 def _probed(event: ProbeMeasured) -> Iterator[str]:
     yield f"there is {unmeasured(event)}" if event.shift is None else f"shift {shift(event)}"
     for domain, share in sorted(event.near_duplicates.items()):
         yield f"{domain} {share:.1%} near-duplicates"
+    yield from (f"{how} {value:.4g}" for how, value in sorted(event.drift.items()))
+    if event.expected_gain is not None:
+        yield f"expected gain {event.expected_gain:.4f}"
 
 
 def _model(event: AnyEvent) -> str:
@@ -171,6 +191,10 @@ def _daemon(event: AnyEvent) -> str:
     match event:
         case DecisionMade():
             held_back = f" [not now: {event.suppressed_by}]" if event.suppressed_by else ""
+            if event.shadow:
+                held_back = (
+                    f" [in shadow{', ' + event.suppressed_by if event.suppressed_by not in (None, SHADOW) else ''}]"
+                )
             return f"{event.policy} → {event.verdict}: {event.reason}{held_back}"
         case FilesExpired():
             return f"{event.what} {event.name}: {count(len(event.paths), 'path')}, {size(event.bytes)}: {event.rule}"

@@ -6,15 +6,14 @@ priority; commands about the active run never wait, cancelling before recovering
 """
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Final
 
 from msgspec.structs import replace
 
-from daemon.core import sequence
+from daemon.core import sequence, shadowing, shadows, wishes
 from daemon.core.arrivals import counts
 from daemon.core.commands import CancelRun, PreemptRun, ResumeRun, StartRun, WithdrawWish
-from daemon.core.decisions import ARBITER, OPERATOR, SEQUENCE, Decision, Policies
+from daemon.core.decisions import ARBITER, OPERATOR, SEQUENCE, Decision, Policies, Policy
 from daemon.core.drafts import draft
 from daemon.core.events import (
     TERMINAL,
@@ -35,9 +34,9 @@ from daemon.core.events import (
     run_of,
 )
 from daemon.core.operator import answer
-from daemon.core.runs import wish_key
 from daemon.core.state import Pipeline, Run, State, Wish, stands, timer_key
 from daemon.core.transition import evolve
+from daemon.core.wishes import Proposal
 
 SOURCE: Final = "/rewarm/daemon"
 
@@ -45,8 +44,17 @@ UNANSWERED: Final = Decision(
     verdict="not_possible",
     reason="No policy of this pipeline retrains now: periodic_retraining does, once there is a champion.",
 )
-Proposal = tuple[str, int, Decision]
-"""A policy's name, its version and its decision."""
+NOTHING_TO_TRAIN: Final = Decision(
+    verdict="not_possible",
+    reason="Nothing waits that could be trained on, or no policy of this pipeline does: rewarm_replay trains on "
+    "request; `retrain` asks for a training on everything.",
+)
+IN_SHADOW: Final = Decision(
+    verdict="not_possible",
+    reason="The policy that would start is in shadow: it decides and does not act until its `mode` is act.",
+)
+SHADOW: Final = "shadow"
+"""What suppresses the commands of a policy that is not to act."""
 
 
 def react(state: State, record: Record, policies: Policies) -> tuple[State, list[Record]]:
@@ -67,12 +75,13 @@ def react(state: State, record: Record, policies: Policies) -> tuple[State, list
 class _Reaction:
     """The records that one fact brings, and the state as it grows with them."""
 
-    __slots__ = ("cause", "records", "state")
+    __slots__ = ("cause", "hides", "records", "state")
 
     def __init__(self, state: State, cause: Record) -> None:
         self.state = state
         self.cause = cause
         self.records: list[Record] = []
+        self.hides = False
 
     def emit(self, name: str, event: AnyEvent) -> None:
         """Record and fold an event that follows from the cause."""
@@ -88,7 +97,7 @@ class _Reaction:
         self.records.append(record)
         self.state = evolve(self.state, record)
 
-    def decide(self, name: str, proposal: Proposal, suppressed_by: str | None = None) -> None:
+    def decide(self, name: str, proposal: Proposal, suppressed_by: str | None = None, *, shadow: bool = False) -> None:
         """Record a decision as it was made."""
         label, version, decision = proposal
         self.emit(
@@ -103,15 +112,21 @@ class _Reaction:
                 commands=decision.commands,
                 wakes=decision.wakes,
                 suppressed_by=suppressed_by,
-                run=next((run for command in decision.commands if (run := run_of(command))), None)
-                or run_of(self.cause.event),
+                run=sequence.about(self.state.pipelines[name], decision, self.cause.event),
+                shadow=shadow,
             ),
         )
 
     def pipeline(self, name: str, policies: Policies) -> None:
         """Ask everyone who has a say in a pipeline, and record what follows."""
         starters = []
-        if proposals := self._proposals(name, policies):
+        acts, asked = policies.get(name, ()), []
+        self.hides = shadowing.hides(self.state.pipelines[name])
+        if self.hides:
+            shadowed = [policy for policy in acts if getattr(policy, "shadow", False)]
+            asked = self._in_shadow(name, shadowed)
+            acts = [policy for policy in acts if policy not in shadowed]
+        if proposals := self._proposals(name, acts, [decision for _, decision in asked]):
             starters = [p for p in proposals if _starts(p[2])]
             others = [p for p in proposals if not _starts(p[2])]
             for proposal in sorted(others, key=lambda p: not any(isinstance(c, CancelRun) for c in p[2].commands)):
@@ -123,9 +138,11 @@ class _Reaction:
         self._stale(name)
         if len(self.records) > advanced:
             self._advance(name)
+        for policy, decision in asked:
+            self._note(name, policy, decision)
 
-    def _proposals(self, name: str, policies: Policies) -> list[Proposal]:
-        pipeline, cause = self.state.pipelines[name], self.cause
+    def _proposals(self, name: str, policies: Sequence[Policy], shadowed: Sequence[Decision]) -> list[Proposal]:
+        pipeline, cause = self._acting(name), self.cause
         asked = cause.event if isinstance(cause.event, OperatorRequested) else None
         found: list[Proposal] = []
         if asked is not None:
@@ -134,16 +151,55 @@ class _Reaction:
                 found.append((OPERATOR, 1, decision))
         if pipeline.settings is None or not _counted(pipeline, cause.event):
             return found
-        for policy in policies.get(name, ()):
-            try:
+        for policy in policies:
+            try:  # and not by `_ask`: this is done with every fact
                 decision = policy.decide(pipeline, cause)
             except Exception as error:  # noqa: BLE001 - a user's policy may raise anything
                 decision = _raised(error, cause.event)
             if decision is not None:
                 found.append((policy.label, policy.version, decision))
-        if asked is not None and asked.verb == "retrain" and not any(_starts(decision) for _, _, decision in found):
-            found.append((OPERATOR, 1, UNANSWERED))
+        if asked is not None and asked.verb in {"retrain", "train"} and not any(_answers(each) for _, _, each in found):
+            unanswered = UNANSWERED if asked.verb == "retrain" else NOTHING_TO_TRAIN
+            found.append((OPERATOR, 1, IN_SHADOW if any(map(_starts, shadowed)) else unanswered))
         return found
+
+    def _acting(self, name: str) -> Pipeline:
+        """Return the pipeline as those that act are shown it."""
+        pipeline = self.state.pipelines[name]
+        return shadowing.acting(pipeline) if self.hides else pipeline
+
+    def _in_shadow(self, name: str, policies: Sequence[Policy]) -> list[tuple[Policy, Decision]]:
+        """Ask policies in shadow, each of the pipeline as it would have left it, had it acted."""
+        pipeline, cause = self.state.pipelines[name], self.cause
+        if pipeline.settings is None or not _counted(pipeline, cause.event):
+            return []
+        now = cause.recorded_at
+        answers = [(policy, _ask(policy, shadows.view(pipeline, policy.label, now), cause)) for policy in policies]
+        return [(policy, decision) for policy, decision in answers if decision is not None]
+
+    def _note(self, name: str, policy: Policy, decision: Decision) -> None:
+        """Record what a policy in shadow decided; what it would have done is done to nothing but its view."""
+        pipeline, now = self.state.pipelines[name], self.cause.recorded_at
+        run = run_of(self.cause.event)
+        if run in decision.wakes and (pipeline.active is None or pipeline.active.run != run):
+            # The run has ended meanwhile, and whoever waited for it would.
+            decision = replace(decision, wakes={key: at for key, at in decision.wakes.items() if key != run})
+        seen = shadows.view(pipeline, policy.label, now)
+        if shadowing.known(pipeline, policy.label, seen, decision, self.cause.event):
+            return
+        obstacle = shadowing.obstacle(pipeline, seen, decision, self.state.position)
+        if obstacle is not None:
+            if not stands(pipeline, policy.label, decision.verdict, decision.wakes):
+                idle = replace(decision, commands=())
+                self.decide(name, (policy.label, policy.version, idle), obstacle, shadow=True)
+            return
+        self.decide(name, (policy.label, policy.version, decision), SHADOW if decision.commands else None, shadow=True)
+        if shadowing.starts(decision):
+            # Asked again at once, so that it may ask to be woken: no run begins and ends to be asked with.
+            pipeline = self.state.pipelines[name]
+            after = _ask(policy, shadows.view(pipeline, policy.label, now), self.cause)
+            if after is not None and not after.commands:
+                self._note(name, policy, after)
 
     def _immediate(self, name: str, proposal: Proposal) -> None:
         label, _, decision = proposal
@@ -161,7 +217,7 @@ class _Reaction:
             self.emit(name, event)
 
     def _advance(self, name: str) -> None:
-        while (step := sequence.advance(self.state.pipelines[name])) is not None:
+        while (step := sequence.advance(self._acting(name))) is not None:
             if isinstance(step, Decision):
                 self.decide(name, (SEQUENCE, 1, step))
                 for event in sequence.consequences(self.state.pipelines[name], step):
@@ -171,19 +227,19 @@ class _Reaction:
 
     def _wish(self, name: str, starters: Sequence[Proposal]) -> None:
         standing = self.state.pipelines[name]
-        fresh = [p for p in starters if not _stands(standing, p)]
+        fresh = [p for p in starters if not wishes.stands(standing, p)]
         if not fresh:
             return
         trial = _Reaction(self.state, self.cause)
         for proposal in fresh:
             trial.decide(name, proposal)
-        wishes = trial.state.pipelines[name].wishes
+        waiting = trial.state.pipelines[name].wishes
         trial.grant()
         started = {e.event.command for e in trial.records if isinstance(e.event, RunStarted | RunResumed)}
         for proposal in fresh:
-            wish = next(wishes[key] for key in _keys(proposal))
+            wish = next(waiting[key] for key in wishes.keys(proposal))
             granted = wish.command in started
-            void = _withdrawn(trial.records, _keys(proposal))
+            void = wishes.withdrawn(trial.records, wishes.keys(proposal))
             self.decide(name, proposal, None if granted else void or self._hindrance(self.state.pipelines[name]))
             if not granted and void is None:
                 self._preempt(name, proposal)
@@ -220,7 +276,7 @@ class _Reaction:
         """Cancel a run whose champion changed under it, or whose data was withdrawn; its wish stands again."""
         pipeline = self.state.pipelines[name]
         run = pipeline.active
-        if run is None or run.promoted or run.stop == "cancel" or run.approved:
+        if run is None or run.promoted or run.stop == "cancel" or (run.held and not sequence.orphaned(pipeline, run)):
             return
         version = pipeline.champion.version if pipeline.champion else None
         if version != run.plan.parent:
@@ -234,17 +290,19 @@ class _Reaction:
             reason=reason,
             inputs={"champion": version},
             thresholds={"champion": run.plan.parent},
-            commands=(CancelRun(run=run.run, again=True),),
+            commands=(CancelRun(run=run.run, again=not run.held),),
         )
         self.decide(name, (ARBITER, 1, decision))
 
     def grant(self) -> None:
         """Give free slots to wishes until there is no slot or no wish left."""
-        while (choice := _choose(self.state, self.cause.recorded_at)) is not None:
+        while (choice := wishes.choose(self.state, self.cause.recorded_at)) is not None:
             name, key, wish = choice
             pipeline = self.state.pipelines[name]
             if wish.expires(self.cause.recorded_at):
                 self._drop(name, key, f"The wish expired at {wish.expires_at}.")
+            elif (taken := wishes.taken(pipeline, wish, self.cause.recorded_at)) is not None:
+                self._drop(name, key, taken)
             elif wish.resume is not None:
                 self._resume(name, key, wish)
             elif wish.intent is not None:
@@ -314,42 +372,12 @@ def _samples(pipeline: Pipeline, run: Run, event: AnyEvent) -> bool:
     return event.account != "set_aside" and run.plan.training.replay > 0
 
 
-def _choose(state: State, now: datetime) -> tuple[str, str, Wish] | None:
-    """Return the next wish to act on: expired ones first, then by priority and age; in a pipeline by `_rank`."""
-    wishing = [name for name, pipeline in state.pipelines.items() if pipeline.wishes and pipeline.settings is not None]
-    if not wishing:
-        return None
-    active = sum(1 for pipeline in state.pipelines.values() if pipeline.active is not None)
-    waiting = []
-    for name in sorted(wishing):
-        pipeline = state.pipelines[name]
-        for key, wish in sorted(pipeline.wishes.items()):
-            if wish.expires(now):
-                return name, key, wish
-        if active >= state.slots:
-            continue  # nobody is ranked for a slot that is not there: this is asked with every fact
-        if pipeline.active is not None or pipeline.paused is not None or pipeline.settings is None:
-            continue
-        ready = [key for key, wish in pipeline.wishes.items() if wish.not_before is None or wish.not_before <= now]
-        if not ready:
-            continue
-        key = min(ready, key=lambda k: _rank(pipeline, pipeline.wishes[k]))
-        waiting.append((-pipeline.settings.priority, pipeline.wishes[key].since, name, key))
-    if not waiting:
-        return None
-    _, _, name, key = min(waiting)
-    return name, key, state.pipelines[name].wishes[key]
-
-
-def _rank(pipeline: Pipeline, wish: Wish) -> tuple[bool, int, int, int]:
-    """An adoption goes first, then what was passed over once, then priority, the configured order, and age."""
-    names = [policy.name for policy in pipeline.settings.policies] if pipeline.settings else []
-    order = names.index(wish.policy) if wish.policy in names else -1
-    if wish.intent is not None and wish.intent.kind == "adopt":
-        return False, -1, 0, wish.since  # whatever else started would make a first champion in its stead
-    if wish.passed_over:
-        return False, 0, 0, wish.since
-    return True, -wish.priority, order, wish.since
+def _ask(policy: Policy, pipeline: Pipeline, cause: Record) -> Decision | None:
+    """Return a policy's answer; what it raises stands for it."""
+    try:
+        return policy.decide(pipeline, cause)
+    except Exception as error:  # noqa: BLE001 - a user's policy may raise anything
+        return _raised(error, cause.event)
 
 
 def _raised(error: Exception, event: AnyEvent) -> Decision:
@@ -362,29 +390,6 @@ def _starts(decision: Decision) -> bool:
     return any(isinstance(command, StartRun | ResumeRun) for command in decision.commands)
 
 
-def _keys(proposal: Proposal) -> list[str]:
-    """Return the keys of the wishes that a proposal brings."""
-    label, _, decision = proposal
-    wanted = [command for command in decision.commands if isinstance(command, StartRun | ResumeRun)]
-    return [wish_key(label, command) for command in wanted]
-
-
-def _withdrawn(records: Sequence[Record], keys: Sequence[str]) -> str | None:
-    """Return why the arbiter took one of these wishes back, if it did."""
-    for record in records:
-        if isinstance(record.event, DecisionMade) and record.event.policy == ARBITER:
-            for command in record.event.commands:
-                if isinstance(command, WithdrawWish) and command.wish in keys:
-                    return record.event.reason
-    return None
-
-
-def _stands(pipeline: Pipeline, proposal: Proposal) -> bool:
-    """Return whether the wish is there already, and was told as it is told now."""
-    label, _, decision = proposal
-    for command in decision.commands:
-        if isinstance(command, StartRun | ResumeRun):
-            wish = pipeline.wishes.get(wish_key(label, command))
-            if wish is None or not wish.wants(command):
-                return False
-    return stands(pipeline, label, decision.verdict, decision.wakes)
+def _answers(decision: Decision) -> bool:
+    """Return whether it does what a person asks for: a run that looks already trains then, and none has to start."""
+    return _starts(decision) or decision.verdict == "asked"

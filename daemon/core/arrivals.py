@@ -5,6 +5,7 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
+from daemon.core import shadows
 from daemon.core.events import (
     DataArrived,
     DataIngested,
@@ -13,6 +14,7 @@ from daemon.core.events import (
     OperatorRequested,
     Record,
 )
+from daemon.core.ledger import Shadow
 from daemon.core.plans import Amount, Amounts, Plan, Span, add, subtract, tokens
 from daemon.core.state import Pipeline, Readmitted, Run, Wish, free_waited
 
@@ -76,6 +78,7 @@ def arrived(pipeline: Pipeline, record: Record, event: DataArrived) -> Pipeline:
         waiting_since=_waiting_since(pipeline, record),
         waited=free_waited(pipeline, record.recorded_at) if pipeline.pending else 0.0,
         waited_at=record.recorded_at,
+        shadows=shadows.arrived(pipeline, record.recorded_at) if pipeline.shadows else pipeline.shadows,
     )
 
 
@@ -147,6 +150,29 @@ def accepted(pipeline: Pipeline, record: Record, event: OperatorRequested) -> Pi
 
 def readmitted(pipeline: Pipeline, record: Record, event: OperatorRequested) -> Pipeline | str:
     """Make what was set aside pending again, whether or not a run that has it in its spans goes on meanwhile."""
+    return _again(pipeline, record, event, event.amounts)
+
+
+def backfilled(pipeline: Pipeline, record: Record, event: OperatorRequested) -> Pipeline | str:
+    """Make what was used, or set aside, pending again: of a champion's past it is no part until it is promoted anew.
+
+    A run that goes on meanwhile keeps the past that it began with.
+    """
+    if not event.spans:
+        return "nothing_to_backfill"
+    folded = _again(pipeline, record, event, event.accounts.get("set_aside", {}))
+    if isinstance(folded, str):
+        return folded
+    champion, previous = folded.champion, folded.previous
+    older, newest = event.accounts.get("past", {}), event.accounts.get("champion", {})
+    if champion is not None:
+        champion = replace(champion, past=subtract(subtract(champion.past, older), newest))
+    if previous is not None:
+        previous = replace(previous, past=subtract(previous.past, older))
+    return replace(folded, champion=champion, previous=previous)
+
+
+def _again(pipeline: Pipeline, record: Record, event: OperatorRequested, aside: Amounts) -> Pipeline | str:
     if len(pipeline.readmitted) + len(event.spans) > MAX_READMITTED:
         return "too_many_readmitted_spans"
     again = tuple(Readmitted(after=span.after, upto=span.upto, since=record.position) for span in event.spans)
@@ -155,12 +181,13 @@ def readmitted(pipeline: Pipeline, record: Record, event: OperatorRequested) -> 
         pipeline,
         pending=pending,
         waiting=tokens(pending),
-        set_aside=subtract(pipeline.set_aside, event.amounts),
+        set_aside=subtract(pipeline.set_aside, aside),
         readmitted=pipeline.readmitted + again,
         failed_upto=0,
         waiting_since=_waiting_since(pipeline, record),
         waited=free_waited(pipeline, record.recorded_at),
         waited_at=record.recorded_at,
+        shadows=shadows.arrived(pipeline, record.recorded_at) if pipeline.shadows else pipeline.shadows,
     )
 
 
@@ -169,13 +196,15 @@ def consumed(pipeline: Pipeline, run: Run) -> Pipeline:
     if run.consumed or not run.plan.spans:
         return pipeline
     pending = subtract(pipeline.pending, run.plan.new)
+    upto = max(span.upto for span in run.plan.spans)
     return replace(
         pipeline,
         pending=pending,
         waiting=tokens(pending),
         looked={},
         looked_at=None,
-        used_upto=max(pipeline.used_upto, *(span.upto for span in run.plan.spans)),
+        shadows=shadows.consumed(pipeline.shadows, upto, run.plan.new) if pipeline.shadows else pipeline.shadows,
+        used_upto=max(pipeline.used_upto, upto),
         readmitted=tuple(
             span for span in pipeline.readmitted if _later(span, run.plan.spans) or not _covers(run.plan.spans, span)
         ),
@@ -206,7 +235,17 @@ def _recount(pipeline: Pipeline, arrival: int, before: Amounts, after: Amounts) 
         yielded = replace(yielded, plan=_replanned(yielded.plan, before, after))
     if wishes:
         wishes = {key: _rewished(pipeline, wish, arrival, before) for key, wish in wishes.items()}
-    return replace(pipeline, pending=pending, waiting=tokens(pending), active=active, yielded=yielded, wishes=wishes)
+    return replace(
+        pipeline,
+        pending=pending,
+        waiting=tokens(pending),
+        active=active,
+        yielded=yielded,
+        wishes=wishes,
+        shadows={policy: _retaken(pipeline, each, arrival, before, after) for policy, each in pipeline.shadows.items()}
+        if pipeline.shadows
+        else pipeline.shadows,
+    )
 
 
 def _replanned(plan: Plan, before: Amounts, after: Amounts) -> Plan:
@@ -220,6 +259,13 @@ def _rewished(pipeline: Pipeline, wish: Wish, arrival: int, gone: Amounts) -> Wi
         return wish
     adoption = replace(adoption, amounts=subtract(adoption.amounts, gone))
     return replace(wish, intent=replace(wish.intent, adoption=adoption))
+
+
+def _retaken(pipeline: Pipeline, shadow: Shadow, arrival: int, before: Amounts, after: Amounts) -> Shadow:
+    """Count an arrival anew in what a policy in shadow would have taken, if it is in there."""
+    if not counts(pipeline, (Span(after=0, upto=shadow.position),), arrival) or not shadow.taken:
+        return shadow
+    return replace(shadow, taken=add(subtract(shadow.taken, before), after))
 
 
 def _placed(pipeline: Pipeline, place: str, run: Run) -> Pipeline:

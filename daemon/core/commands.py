@@ -119,3 +119,8 @@ AnyCommand = (
 def command_id(cause: int, pipeline: str, policy: str, ordinal: int) -> str:
     """Return a command's identity: the position of the causing record, pipeline, policy and ordinal."""
     return f"{cause}/{pipeline}/{policy}/{ordinal}"
+
+
+def policy_of(command: str) -> str:
+    """Return the policy that a command's identity names."""
+    return command.rpartition("/")[0].rpartition("/")[2]

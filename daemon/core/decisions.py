@@ -19,6 +19,9 @@ ARBITER: Final = "arbiter"
 RESERVED: Final = (OPERATOR, SEQUENCE, ARBITER)
 """The names under which rewarm itself decides; no policy may take them."""
 
+AWAITING: Final = "awaiting_approval"
+"""The verdict of a policy that is due, and wishes for nothing until a person approves it."""
+
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """A policy's conclusion: a short stable `verdict`, a sentence, its numbers, and what shall be done.

@@ -17,7 +17,10 @@ RewarmError
 └── WorkerError             the worker process cannot be reached or started
 """
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from daemon.core.plans import Document
 
 FailureClass = Literal[
     "transient",
@@ -94,11 +97,23 @@ class BrokerError(RewarmError):
 
 
 class StageError(RewarmError):
-    """A stage cannot go on; `failure` is one of the classes that recovery policies know."""
+    """A stage cannot go on; `failure` is one of the classes that recovery policies know.
 
-    def __init__(self, failure: FailureClass, message: str) -> None:
+    `step` and `documents` are where it happened, where that is known.
+    """
+
+    def __init__(
+        self,
+        failure: FailureClass,
+        message: str,
+        *,
+        step: int | None = None,
+        documents: "tuple[Document, ...]" = (),
+    ) -> None:
         super().__init__(message)
         self.failure: FailureClass = failure
+        self.step = step
+        self.documents = documents
 
 
 class WorkerError(RewarmError):

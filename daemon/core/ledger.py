@@ -72,12 +72,29 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Shadow(msgspec.Struct, frozen=True, kw_only=True):
-    """What a policy in shadow would have taken last, had it acted, and how often it would have."""
+    """What a policy in shadow would have taken, had it acted, and how often it would have started, or looked.
+
+    `at` is when it last would have done either, `position` that of its last start, `began` when that was. `since` and
+    `waited` are of what came after it, as in the pipeline; `claims` are the keys that it would have taken;
+    `retrained` and `increments` tell of the last of its starts that was no increment.
+    """
 
     taken: Amounts
     at: datetime
     position: int
     starts: int = 1
+    kind: str = ""
+    began: datetime | None = None
+    since: datetime | None = None
+    waited: float = 0.0
+    waited_at: datetime | None = None
+    looks: int = 0
+    looked: Amounts = {}
+    looked_at: datetime | None = None
+    claims: dict[str, datetime] = {}
+    retrained: int = 0
+    retrained_at: datetime | None = None
+    increments: int = 0
 
 
 def charge(spent: Spent, begun: datetime, ended: datetime, processes: int) -> Spent:

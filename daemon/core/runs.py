@@ -6,7 +6,8 @@ from msgspec.structs import replace
 
 from daemon.core import arrivals
 from daemon.core.attempts import order
-from daemon.core.commands import ResumeRun, RunStage, StartRun, command_id
+from daemon.core.commands import ResumeRun, RunStage, StartRun, command_id, policy_of
+from daemon.core.decisions import OPERATOR
 from daemon.core.events import (
     ModelRejected,
     ModelRolledBack,
@@ -21,7 +22,7 @@ from daemon.core.events import (
     RunStarted,
     RunSucceeded,
 )
-from daemon.core.plans import Claim, Plan, add, subtract, tokens
+from daemon.core.plans import NO_REMEDY, Claim, Plan, add, subtract, tokens
 from daemon.core.state import Ended, Failures, Pipeline, Run, Wish, free_waited
 
 POSTPONED = "postponed"
@@ -68,7 +69,7 @@ def run_event(pipeline: Pipeline, record: Record, event: RunEvent) -> Pipeline |
             return _ended(left, record, run.run, POSTPONED)
         case RunHeld():
             superseded = pipeline.held.plan.new if pipeline.held else {}
-            held = replace(run, order=None, approved=False)
+            held = replace(run, order=None, held=True, approved=False)
             pipeline = arrivals.consumed(pipeline, run)
             pipeline = replace(pipeline, held=held, set_aside=add(pipeline.set_aside, superseded))
             return _ended(pipeline, record, run.run, "held")
@@ -157,8 +158,15 @@ def _resumed(pipeline: Pipeline, record: Record, event: RunResumed) -> Pipeline 
     if run is None:
         return "no_such_waiting_run"
     was_held = run is pipeline.held
-    run = replace(run, stop=None, approved=run.approved or was_held, forced=run.forced or event.forced)
-    again = RunStage(run=run.run, stage=event.stage, attempt=run.attempts.get(event.stage, 0) + 1, resume=not was_held)
+    by_person = was_held and policy_of(event.command) == OPERATOR  # a policy takes up again what it held, and judges
+    run = replace(run, stop=None, approved=run.approved or by_person, forced=run.forced or event.forced)
+    again = RunStage(
+        run=run.run,
+        stage=event.stage,
+        attempt=run.attempts.get(event.stage, 0) + 1,
+        resume=not was_held,
+        remedy=run.remedy if event.stage == run.stage else NO_REMEDY,
+    )
     key = next((k for k, wish in pipeline.wishes.items() if wish.resume == event.run), "")
     return replace(
         pipeline,
@@ -176,7 +184,7 @@ def _preempted(pipeline: Pipeline, record: Record, run: Run, event: RunPreempted
         run, stage=event.stage, order=None, stop=None, stop_until=None, done=False, preempted=run.preempted + 1
     )
     if event.stage != run.stage:
-        yielded = replace(yielded, failures=Failures(), checkpoint_step=0)
+        yielded = replace(yielded, failures=Failures(), checkpoint_step=0, remedy=NO_REMEDY)
     key = resume_key(run.policy)
     wish = Wish(
         policy=run.policy,
@@ -218,7 +226,7 @@ def _cancelled(pipeline: Pipeline, record: Record, event: RunCancelled) -> Pipel
         return "not_a_living_run"
     counts = replace(pipeline.runs, cancelled=pipeline.runs.cancelled + 1)
     wishes = {key: wish for key, wish in pipeline.wishes.items() if wish.resume != event.run}
-    known = {policy.name for policy in pipeline.settings.policies} if pipeline.settings else set()
+    known = {policy.name for policy in pipeline.settings.policies if not policy.shadow} if pipeline.settings else set()
     if event.again and run.policy in known and run.policy not in wishes:
         wishes[run.policy] = Wish(
             policy=run.policy,
@@ -226,7 +234,8 @@ def _cancelled(pipeline: Pipeline, record: Record, event: RunCancelled) -> Pipel
             since=record.position,
             since_at=record.recorded_at,
             priority=run.priority,
-            intent=run.intent,
+            intent=replace(run.intent, expires_at=None),  # it was acted on in time
+            not_before=run.stop_until,
         )
     was_active = run is pipeline.active
     blocked = _upto(pipeline, run) if was_active and not event.again else pipeline.failed_upto
@@ -237,10 +246,17 @@ def _cancelled(pipeline: Pipeline, record: Record, event: RunCancelled) -> Pipel
         timers=_without(pipeline.timers, run.run),
         fired=_without(pipeline.fired, run.run),
         failed_upto=blocked,
+        claims=_released(pipeline.claims, run) if event.again else pipeline.claims,
         yielded=None if run is pipeline.yielded else pipeline.yielded,
         held=None if run is pipeline.held else pipeline.held,
     )
     return _ended(pipeline, record, run.run, "cancelled") if was_active else pipeline
+
+
+def _released(claims: dict[str, datetime], run: Run) -> dict[str, datetime]:
+    """Return the keys that are taken without that of a run which begins again: its own must not keep it from that."""
+    claim = run.intent.claim
+    return claims if claim is None else {key: at for key, at in claims.items() if key != claim.key}
 
 
 def _rolled_back(pipeline: Pipeline, event: ModelRolledBack) -> Pipeline | str:

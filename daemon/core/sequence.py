@@ -15,6 +15,7 @@ from daemon.core.commands import (
     RejectRun,
     RollBack,
     RunStage,
+    StartRun,
 )
 from daemon.core.decisions import Decision
 from daemon.core.events import (
@@ -68,7 +69,11 @@ def _carry_out(pipeline: Pipeline, command: AnyCommand, reason: str) -> list[Any
                 sha256=pipeline.previous.sha256,
                 reason=reason,
             )
-            return [rolled_back]
+            held, withdrawn = pipeline.held, pipeline.champion.version
+            if held is None or held.plan.start.version != withdrawn:
+                return [rolled_back]
+            why = f"Its candidate goes on from version {withdrawn}, which was rolled back."
+            return [rolled_back, RunCancelled(run=held.run, reason=why)]
         case _:
             return []
 
@@ -119,14 +124,36 @@ def _unready(run: Run, command: AnyCommand) -> str | None:
 
 
 def unpreemptible(pipeline: Pipeline, run: Run, *, limited: bool = True) -> str | None:
-    """Return why a run cannot yield its slot, or None when it can; to others only so often (`limited`)."""
+    """Return why a run cannot yield its slot, or None when it can; to others only so often (`limited`).
+
+    Two cannot wait at once: one that must not go on before an instant is cancelled then, and its wish waits.
+    """
     if limited and run.preempted >= MAX_PREEMPTIONS:
         return f"run {run.run} has yielded {run.preempted} times"
     if run.consumed:
         return f"the candidate of run {run.run} is being promoted"
-    if pipeline.yielded is not None:
+    if limited and pipeline.yielded is not None:
         return f"run {pipeline.yielded.run} has yielded already"
     return None
+
+
+def about(pipeline: Pipeline, decision: Decision, fact: AnyEvent) -> str | None:
+    """Return the run that a decision is about: of its command, the champion's that goes, or of the fact.
+
+    A wish to start is about none yet, whatever run the fact tells of.
+    """
+    for command in decision.commands:
+        if isinstance(command, RollBack):
+            return pipeline.champion.run if pipeline.champion is not None else None
+        if isinstance(command, StartRun) or run_of(command) is not None:
+            return run_of(command)
+    return run_of(fact)
+
+
+def orphaned(pipeline: Pipeline, run: Run) -> bool:
+    """Return whether what the run goes on from was rolled back: the champion is an older version."""
+    start, champion = run.plan.start.version, pipeline.champion
+    return start is not None and champion is not None and champion.version < start
 
 
 def following(run: Run) -> str | None:
@@ -191,7 +218,7 @@ def _drained(run: Run) -> Decision:
         verdict="resume",
         reason=f"Stage {run.stage} was stopped by a drain; it goes on {where} (attempt {attempt}).",
         inputs={"stage": run.stage, "checkpoint_step": run.checkpoint_step},
-        commands=(RunStage(run=run.run, stage=run.stage, attempt=attempt, resume=True),),
+        commands=(RunStage(run=run.run, stage=run.stage, attempt=attempt, resume=True, remedy=run.remedy),),
     )
 
 

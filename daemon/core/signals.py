@@ -53,16 +53,16 @@ def kept(signals: Mapping[str, tuple[Reading, ...]], wanted: Mapping[str, int]) 
 
 def gain(plan: Plan, evaluation: Mapping[str, Comparison]) -> float | None:
     """Return by how much the mean loss of the domains with new data fell; None where nothing was compared."""
-    found = [-each.difference.mean for name, each in sorted(evaluation.items()) if name in plan.new and each.difference]
+    found = [-each.on_new.mean for name, each in sorted(evaluation.items()) if name in plan.new and each.on_new]
     return sum(found) / len(found) if found else None
 
 
 def forgetting(plan: Plan, evaluation: Mapping[str, Comparison]) -> dict[str, float]:
     """Return by how much the loss of each older domain rose."""
     return {
-        name: each.difference.mean
+        name: each.on_old.mean
         for name, each in sorted(evaluation.items())
-        if name in plan.past and each.difference is not None
+        if name in plan.past and each.on_old is not None
     }
 
 

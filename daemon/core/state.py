@@ -109,6 +109,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     expected_gain: float | None = None
     evaluation: dict[str, Comparison] = {}
     preempted: int = 0
+    held: bool = False
     approved: bool = False
     forced: bool = False
     promoted: bool = False
@@ -116,7 +117,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def consumed(self) -> bool:
         """Whether its arrivals have left the pending ones: it was held once, or is promoted."""
-        return self.approved or self.promoted
+        return self.held or self.promoted
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from typing import Final, assert_never
 
 from msgspec.structs import replace
 
-from daemon.core import arrivals, attempts, failures, runs, signals
+from daemon.core import arrivals, attempts, failures, runs, shadows, signals
 from daemon.core.commands import (
     CancelRun,
     KillStage,
@@ -66,7 +66,6 @@ from daemon.core.events import (
     StageSucceeded,
     TimerFired,
 )
-from daemon.core.ledger import Shadow
 from daemon.core.plans import subtract
 from daemon.core.state import Pipeline, Run, Scheduled, State, Topic, Verdict, Wish, timer_key, topic_key
 
@@ -204,7 +203,7 @@ def _decided(pipeline: Pipeline, record: Record, event: DecisionMade) -> Pipelin
         timers = {**timers, **{key: at for key, at in wakes.items() if at > pipeline.fired.get(key, NEVER)}}
     pipeline = replace(pipeline, verdicts=verdicts, timers=timers)
     if event.shadow:
-        return _shadowed(pipeline, record, event)
+        return shadows.noted(pipeline, record, event)
     cause = record.cause or record.position
     for ordinal, command in enumerate(event.commands):
         identity = command_id(cause, pipeline.name, event.policy, ordinal)
@@ -224,20 +223,6 @@ def _decided(pipeline: Pipeline, record: Record, event: DecisionMade) -> Pipelin
             case _:
                 pass
     return pipeline
-
-
-def _shadowed(pipeline: Pipeline, record: Record, event: DecisionMade) -> Pipeline:
-    """Note what a policy in shadow would have taken, had it acted."""
-    if not any(isinstance(command, StartRun) for command in event.commands):
-        return pipeline
-    before = pipeline.shadows.get(event.policy)
-    shadow = Shadow(
-        taken=pipeline.pending,
-        at=record.recorded_at,
-        position=record.position,
-        starts=1 + (before.starts if before is not None else 0),
-    )
-    return replace(pipeline, shadows={**pipeline.shadows, event.policy: shadow})
 
 
 def _wished(pipeline: Pipeline, record: Record, policy: str, command: str, wanted: StartRun | ResumeRun) -> Pipeline:
@@ -283,7 +268,7 @@ def _ticked(pipeline: Pipeline, event: ScheduleFired) -> Pipeline | str:
     return replace(pipeline, schedules={**pipeline.schedules, event.policy: ticked})
 
 
-def _requested(pipeline: Pipeline, record: Record, event: OperatorRequested) -> Pipeline | str:
+def _requested(pipeline: Pipeline, record: Record, event: OperatorRequested) -> Pipeline | str:  # noqa: PLR0911 - one return a case
     match event.verb:
         case "pause":
             return replace(pipeline, paused=f"{event.by}: {event.reason}" if event.reason else event.by)
@@ -295,6 +280,8 @@ def _requested(pipeline: Pipeline, record: Record, event: OperatorRequested) -> 
             return replace(pipeline, frozen=None)
         case "accept":
             return arrivals.accepted(pipeline, record, event)
+        case "backfill":
+            return arrivals.backfilled(pipeline, record, event)
         case "retry" if event.dead_letter is not None and event.spans:
             return arrivals.readmitted(pipeline, record, event)
         case "drop" if event.dead_letter is None:
@@ -314,15 +301,16 @@ def _configured(state: State, record: Record, event: ConfigurationChanged) -> St
     for name, settings in event.pipelines.items():
         old = state.pipelines.get(name) or Pipeline(name=name)
         known = {policy.name for policy in settings.policies} | {OPERATOR, SEQUENCE}
+        shadowed = {policy.name for policy in settings.policies if policy.shadow}
         pipelines[name] = replace(
             old,
             settings=settings,
-            wishes={key: wish for key, wish in old.wishes.items() if wish.policy in known or wish.resume},
+            wishes={k: wish for k, wish in old.wishes.items() if wish.policy in known - shadowed or wish.resume},
             timers={key: at for key, at in old.timers.items() if key.partition(":")[0] in known},
             fired={key: at for key, at in old.fired.items() if key.partition(":")[0] in known},
             verdicts={policy: verdict for policy, verdict in old.verdicts.items() if policy in known},
             begun={policy: at for policy, at in old.begun.items() if policy in known},
-            shadows={policy: shadow for policy, shadow in old.shadows.items() if policy in known},
+            shadows={policy: shadow for policy, shadow in old.shadows.items() if policy in shadowed},
             signals=signals.kept(old.signals, settings.signals),
             schedules=_scheduled(old, record, settings),
         )

@@ -10,9 +10,11 @@ from prometheus_client import CollectorRegistry
 from daemon.config import Configuration
 from daemon.core.errors import JournalBusy, JournalCorrupt, JournalError, JournalTooNew
 from daemon.core.state import State
+from daemon.door import Door
 from daemon.journal.sqlite import SqliteJournal, nothing
 from daemon.journal.sqlite_reader import open_reader
 from daemon.service.presence import Presence
+from daemon.service.reload import Reload
 from daemon.service.signals import Asked
 from daemon.service.standby import Standby
 from daemon.sources import schedule
@@ -31,6 +33,7 @@ class Process:
 
     def __init__(self, configuration: Configuration, asked: Asked, boundary: Boundary = nothing) -> None:
         self.configuration = configuration
+        self.reload = Reload(configuration)
         self.asked = asked
         self.boundary = boundary
         self.replaced = ""
@@ -80,10 +83,12 @@ class Process:
             self.replaced = f"process {waiting.killed.pid} on {waiting.killed.host}"
         self.metrics.leads("killed" if self.replaced else "free")
         logger.info("This daemon leads from here on.", extra={"epoch": journal.epoch, "replaced": self.replaced})
+        self.configuration = self.reload.catch_up()
         return journal
 
     def _front(self) -> Front:
-        return Front(self.configuration, self.desk, release=version("rewarm"), count=self.metrics.answered)
+        door = Door(pipelines=self.reload.pipelines, roots=self.configuration.all_roots)
+        return Front(self.configuration, self.desk, door, release=version("rewarm"), count=self.metrics.answered)
 
 
 def _no_state() -> State:

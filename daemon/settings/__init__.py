@@ -16,7 +16,8 @@ from daemon.settings.kafka import KafkaSettings, check_sources
 from daemon.settings.model import DataConfiguration, LlamaSettings, ModelConfiguration
 from daemon.settings.roots import AnyRoot, CredentialsSettings, check_roots
 from policies import AnyPolicy
-from policies.base import Period, Starting
+from policies.base import BasePolicy, Period, Starting
+from policies.custom import Custom
 from stages import STAGES, USUAL
 
 if TYPE_CHECKING:
@@ -162,6 +163,15 @@ def _check(policy: str, expression: str, zone: str) -> None:
         raise ValueError(message) from error
 
 
+def _in_shadow(policy: object) -> object:
+    """Return what is given for a policy, in shadow unless it says how it is."""
+    if isinstance(policy, dict) and policy.get("mode") is None:
+        return {**policy, "mode": "shadow"}
+    if isinstance(policy, BasePolicy) and policy.mode is None:
+        return policy.model_copy(update={"mode": "shadow"})
+    return policy
+
+
 class PipelineConfiguration(Model):
     """One model kept fresh."""
 
@@ -175,6 +185,18 @@ class PipelineConfiguration(Model):
     priority: int = 0
     max_domains: int = Field(default=64, ge=1, le=1000)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_mode(cls, given: object) -> object:
+        """Let policies that say nothing themselves be in shadow where the pipeline is: it is not asked later."""
+        if (
+            not isinstance(given, dict)
+            or given.get("mode") != "shadow"
+            or not isinstance(given.get("policies"), list | tuple)
+        ):
+            return given
+        return {**given, "policies": [_in_shadow(policy) for policy in given["policies"]]}
+
     @field_validator("model", mode="before")
     @classmethod
     def _usual_kind(cls, given: object) -> object:
@@ -186,7 +208,8 @@ class PipelineConfiguration(Model):
         for policy in self.policies:
             if policy.ticks is not None:
                 _check(policy.label, policy.ticks.cron, policy.ticks.timezone)
-            if self.model.kind == "module" and isinstance(policy, Starting) and policy.training.context != 1:
+            starting = policy.inner if isinstance(policy, Custom) else policy
+            if self.model.kind == "module" and isinstance(starting, Starting) and starting.training.context != 1:
                 message = (
                     f"policy {policy.label!r}: a model of kind module is trained on whole examples, "
                     "which count as one token each: set `training: {context: 1}`"

@@ -3,44 +3,56 @@
 from collections.abc import Generator, Iterator, Sequence
 from datetime import datetime, timedelta
 from random import Random
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from daemon.core.events import (
     AnyEvent,
     CheckpointSaved,
-    Comparison,
     DataIngested,
     DataRejected,
     InterruptReason,
-    Loss,
-    ModelEvaluated,
-    ModelPromoted,
-    ProbeMeasured,
     StageFailed,
     StageInterrupted,
     StageStarted,
     StageSucceeded,
 )
-from daemon.core.plans import Amount, Checkpoint, steps
+from daemon.core.plans import Amount, Checkpoint, Remedy, steps
 from daemon.core.state import Order, Pipeline, Run
 from daemon.simulation.book import Entry
 from daemon.simulation.costs import Costs
 from daemon.simulation.histories import a_host, seeded
 from daemon.simulation.learning import work
+from daemon.simulation.results import SHA, Results
 from stages.base import Names
 
 if TYPE_CHECKING:
     from daemon.core.errors import FailureClass
 
-SHA: Final = "0" * 64
 STOPPING: Final = timedelta(seconds=1)
+AT_A_STEP: Final = frozenset({"loss_spike", "not_finite", "bad_sample", "out_of_memory"})
 NO_CHECKPOINT: Final = frozenset({"cancel", "died"})
-LOSS: Final = 1.5
-"""What every champion loses: decisions look at differences alone."""
-DOCUMENTS: Final = 50
-BYTES: Final = 50_000
 
 Told = tuple[datetime, AnyEvent]
+
+
+class AtWork(Protocol):
+    """An attempt as the engine sees it: what it tells next and when, until it has ended or is told to."""
+
+    command: str
+    began: datetime
+    stage: str
+    processes: int
+    stopping: bool
+    head: Told | None
+
+    def tell(self) -> AnyEvent:
+        """Return what `head` tells, and go on to what comes after it: None when that was its last word."""
+
+    def stop(self, reason: InterruptReason, now: datetime) -> None:
+        """Ask it to end, or kill it."""
+
+    def trained(self, at: datetime) -> int:
+        """Return how many tokens it has trained on when it ends at this instant."""
 
 
 class Attempt:
@@ -61,20 +73,23 @@ class Attempt:
         self.command = order.command
         self.began = now
         self.stage = order.stage
+        self.processes = run.plan.training.engine.processes if order.stage == "train" else 1
         self.stopping = False
         self.tokens = 0
         self._names = Names(run=order.run, stage=order.stage, attempt=order.attempt)
-        self._pipeline, self._run = pipeline, run
-        self._costs, self._random = costs, random
+        self._run, self._costs, self._random, self._arrivals = run, costs, random, arrivals
+        self._results = Results(self._names, pipeline, run, costs=costs, random=random, arrivals=arrivals)
         self._host = a_host(seeded(order.command))
-        self._arrivals = arrivals
         training = run.plan.training
         self._steps = steps(training)
         self._begun = min(run.checkpoint_step, self._steps) if order.resume and order.stage == "train" else 0
+        if order.remedy.before is not None:
+            self._begun = min(self._begun, order.remedy.before)
         self._step_tokens = training.tokens / self._steps
         left = 1 - self._begun / self._steps
         self._seconds = costs.duration(order.stage).seconds(work(order.stage, run.plan) * left, random)
-        self._fails_with = costs.failure(order.stage, random, storm)
+        failure = costs.failure(order.stage, random, storm)
+        self._fails_with = None if failure in remedied(order.remedy) else failure
         self._fails_after = self._seconds * random.random()
         self._events: Iterator[Told] = self._tell(order)
         self.head: Told | None = next(self._events)
@@ -120,10 +135,10 @@ class Attempt:
                 failure = "bad_sample"
         if failure is not None:
             silence = limits.heartbeat if failure == "hang" else 0.0
-            yield self._at(seconds + silence), self._failed(failure)
+            yield self._at(seconds + silence), self._failed(failure, seconds)
             return
         end = self._at(seconds)
-        yield from ((end, event) for event in self._results())
+        yield from ((end, event) for event in self._results.tell(order.stage))
         metrics = {"resumed_at": float(self._begun)} if order.stage == "train" else {}
         yield end, StageSucceeded(**self._names, seconds=seconds, metrics=metrics)
 
@@ -147,12 +162,13 @@ class Attempt:
                 yield self._at(passed), self._checkpoint(passed)
             passed += every
 
-    def _failed(self, failure: str) -> AnyEvent:
+    def _failed(self, failure: str, seconds: float) -> AnyEvent:
         if failure == "worker_lost":
             return StageInterrupted(**self._names, reason="died", message="simulated")
         if failure == "hang":
             return StageInterrupted(**self._names, reason="hang", message="simulated")
-        return StageFailed(**self._names, failure=cast("FailureClass", failure), message="simulated")
+        step = self._step(seconds) if self.stage == "train" and failure in AT_A_STEP else None
+        return StageFailed(**self._names, failure=cast("FailureClass", failure), message="simulated", step=step)
 
     def _ingest(self, seconds: float, *, failed: bool) -> Generator[Told, None, bool]:
         """Tell of one arrival after the other, of half of them where it fails; return whether any is usable."""
@@ -160,7 +176,7 @@ class Attempt:
         number, usable = len(self._arrivals), False
         for index, entry in enumerate(self._arrivals[: number // 2] if failed else self._arrivals, 1):
             at = self._at(seconds * index / number)
-            if self._random.random() < share:
+            if self._random.random() < share and not entry.exact:  # what was usable once still is
                 yield (
                     at,
                     DataRejected(
@@ -196,54 +212,14 @@ class Attempt:
         exact = max(0, round(before.tokens * ratio))
         return Amount(arrivals=1, documents=before.documents, bytes=before.bytes, tokens=exact)
 
-    def _results(self) -> Iterator[AnyEvent]:
-        match self.stage:
-            case "probe":
-                yield self._probe()
-            case "evaluate":
-                yield self._evaluation()
-            case "promote":
-                yield self._promotion()
 
-    def _probe(self) -> ProbeMeasured:
-        plan = self._run.plan
-        shift = self._costs.shift.draw(self._random)
-        if self._pipeline.champion is None or not plan.past or not plan.new:
-            return ProbeMeasured(**self._names, new={}, past={}, shift=None)
-        new = {domain: _loss(LOSS + shift, 0.0) for domain in sorted(plan.new)}
-        past = {domain: _loss(LOSS, 0.0) for domain in sorted(plan.past)}
-        return ProbeMeasured(**self._names, new=new, past=past, shift=shift)
-
-    def _evaluation(self) -> ModelEvaluated:
-        plan, first = self._run.plan, self._pipeline.champion is None
-        domains = {}
-        for domain in sorted({*plan.new, *plan.past}):
-            figure = self._costs.gain_of(domain) if domain in plan.new else self._costs.forgetting_of(domain)
-            drawn = figure.draw(self._random)
-            change = -drawn if domain in plan.new else drawn
-            domains[domain] = Comparison(
-                candidate=_loss(LOSS + change, figure.half),
-                champion=None if first else _loss(LOSS, figure.half),
-                difference=None if first else _loss(change, figure.half),
-            )
-        candidate = Checkpoint(path=f"simulated/{self._run.run}/candidate", sha256=SHA)
-        return ModelEvaluated(**self._names, domains=domains, candidate=candidate)
-
-    def _promotion(self) -> ModelPromoted:
-        plan, version = self._run.plan, self._pipeline.versions + 1
-        return ModelPromoted(
-            **self._names,
-            model_version=version,
-            path=f"simulated/v{version}",
-            sha256=SHA,
-            trunk=Checkpoint(path=f"simulated/v{version}/trunk", sha256=SHA),
-            parent=plan.parent,
-            spans=plan.spans,
-            losses={domain: each.candidate.mean for domain, each in self._run.evaluation.items()},
-        )
-
-
-def _loss(mean: float, half: float) -> Loss:
-    mean = round(mean, 9)
-    low, high = round(mean - half, 9), round(mean + half, 9)
-    return Loss(mean=mean, low=low, high=high, documents=DOCUMENTS, bytes=BYTES)
+def remedied(remedy: Remedy) -> frozenset[str]:
+    """Return the failures that do not come again under a remedy: it is taken to help."""
+    found: set[str] = set()
+    if remedy.accumulate > 1:
+        found.add("out_of_memory")
+    if remedy.skip or remedy.before is not None:
+        found |= {"loss_spike", "not_finite"}
+    if remedy.without:
+        found.add("bad_sample")
+    return frozenset(found)

@@ -13,17 +13,23 @@ Account = Literal["past", "champion", "set_aside"]
 
 
 class Entry:
-    """One arrival; `amount` is an estimate until ingest made it `exact`. One that is `followed` is withdrawn later."""
+    """One arrival; `amount` is an estimate until ingest made it `exact`. One that is `followed` is withdrawn later.
 
-    __slots__ = ("amount", "at", "domain", "exact", "followed", "position")
+    `recorded` is where it stands in the journal that the history is from.
+    """
 
-    def __init__(self, position: int, at: datetime, event: DataArrived, *, followed: bool) -> None:
+    __slots__ = ("amount", "at", "domain", "exact", "followed", "position", "recorded")
+
+    def __init__(
+        self, position: int, at: datetime, event: DataArrived, *, followed: bool, recorded: int | None
+    ) -> None:
         self.position = position
         self.at = at
         self.domain = event.domain
         self.amount = amount_of(event)
         self.exact = False
         self.followed = followed
+        self.recorded = recorded
 
 
 class Book:
@@ -32,13 +38,16 @@ class Book:
     def __init__(self) -> None:
         self._entries: dict[int, Entry] = {}
         self._gone: dict[int, tuple[datetime | None, Amount]] = {}
+        self.newest: datetime | None = None
         self.set_aside = 0
         self.rejected = 0
         self.withdrawn = 0
 
-    def arrived(self, position: int, at: datetime, event: DataArrived, *, followed: bool) -> None:
+    def arrived(
+        self, position: int, at: datetime, event: DataArrived, *, followed: bool, recorded: int | None = None
+    ) -> None:
         """Note an arrival."""
-        self._entries[position] = Entry(position, at, event, followed=followed)
+        self._entries[position] = Entry(position, at, event, followed=followed, recorded=recorded)
 
     def counted(self, position: int, amount: Amount) -> None:
         """Note the exact amount of an arrival."""
@@ -77,9 +86,11 @@ class Book:
         """Take out the arrivals up to a position that are in none of these spans; return them."""
         return self._take([e for e in self._until(upto) if not within(tuple(living), e.position)])
 
-    def promoted(self, spans: tuple[Span, ...], at: datetime) -> list[float]:
-        """Take out the arrivals of a champion; return the seconds that each has waited for it."""
-        return [(at - entry.at).total_seconds() for entry in self._take(self.within(spans), at)]
+    def promoted(self, spans: tuple[Span, ...], at: datetime) -> list[Entry]:
+        """Take out the arrivals of a champion, and note when the `newest` came; return them."""
+        found = self._take(self.within(spans), at)
+        self.newest = max((entry.at for entry in found), default=self.newest)
+        return found
 
     def waiting(self) -> list[Entry]:
         """Return what is left, oldest first."""

@@ -40,6 +40,15 @@ class Normal(msgspec.Struct, frozen=True, kw_only=True):
         return round(random.gauss(self.mean, self.deviation), 9)
 
 
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
+    """What a probe found of an arrival: the mean over the probes that had the fewest others beside it."""
+
+    shift: float
+    drift: dict[str, float] = {}
+    beside: int = 0
+    seen: int = 1
+
+
 class Share(msgspec.Struct, frozen=True, kw_only=True):
     """How often something happens; `seen` is how often it could have happened."""
 
@@ -52,7 +61,10 @@ Failures = dict[str, float]
 
 
 class Costs(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole model. Dictionaries by stage or by domain hold what was learned; the rest falls back on `default`."""
+    """The whole model. Dictionaries by stage or by domain hold what was learned; the rest falls back on `default`.
+
+    `measured` is what probes found of the very arrivals that come again, by their position in the journal.
+    """
 
     durations: dict[str, Duration]
     other_stage: Duration
@@ -67,6 +79,11 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True):
     failures: dict[str, Failures]
     attempts: dict[str, int]
     other_failures: Failures
+    drift: dict[str, Normal] = {}
+    expected_gain: Normal = Normal(mean=0.03, deviation=0.02)
+    kept: Share = Share(share=0.7)
+    ageing: float = 0.01
+    measured: dict[int, Measured] = {}
     runs: int = 0
 
     def duration(self, stage: str) -> Duration:
@@ -102,6 +119,7 @@ DEFAULTS: Final = Costs(
     durations={
         "ingest": Duration(fixed=0.02, per_million=0.04),
         "probe": Duration(fixed=1.5),
+        "curate": Duration(fixed=2.0, per_million=40.0),
         "train": Duration(fixed=1.0, per_million=73.0, spread=0.05),
         "evaluate": Duration(fixed=2.0),
         "promote": Duration(fixed=0.06),
@@ -118,9 +136,16 @@ DEFAULTS: Final = Costs(
     failures={},
     attempts={},
     other_failures={"worker_lost": 0.001},
+    drift={
+        "features": Normal(mean=0.3, deviation=0.1),
+        "ks": Normal(mean=0.3, deviation=0.1),
+        "ks_p": Normal(mean=0.1, deviation=0.1),
+        "tokens": Normal(mean=0.2, deviation=0.05),
+        "wasserstein": Normal(mean=0.35, deviation=0.1),
+    },
 )
-"""Durations, shift and tokens per estimate are the demo's, rounded (preset nano on two processor cores); gain,
-forgetting, rejections and failures are assumptions: see docs/how-to/simulate.md."""
+"""Durations (but for curate), shift and tokens per estimate are the demo's, rounded (preset nano on two processor
+cores); the rest are assumptions: see docs/how-to/simulate.md."""
 
 STORM: Final[Failures] = {"worker_lost": 0.5, "transient": 0.35, "out_of_memory": 0.1, "disk_full": 0.05}
 """What failures are in a storm."""

@@ -4,14 +4,16 @@ Each fact goes through the same `evolve` and `react` as in the daemon; what stag
 Nothing is read or written; the wall clock has no say.
 """
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final
 
+import msgspec
 from msgspec.structs import replace
 
 from daemon.core.arbitration import SOURCE as OWN
 from daemon.core.arbitration import react
-from daemon.core.decisions import Policies
+from daemon.core.decisions import AWAITING, Policies
 from daemon.core.events import (
     AnyEvent,
     ConfigurationChanged,
@@ -20,6 +22,8 @@ from daemon.core.events import (
     DataIngested,
     DataRejected,
     DataWithdrawn,
+    EvaluationReported,
+    LabelArrived,
     ModelPromoted,
     OperatorRequested,
     Record,
@@ -30,22 +34,38 @@ from daemon.core.events import (
 )
 from daemon.core.state import Order, Pipeline, Run, State
 from daemon.core.transition import REDUCER_VERSION, evolve
-from daemon.simulation.attempts import Attempt
+from daemon.simulation.attempts import Attempt, AtWork
 from daemon.simulation.book import Book
 from daemon.simulation.costs import Costs
-from daemon.simulation.histories import Fact, History, seeded
+from daemon.simulation.histories import DAY, Fact, History, seeded
 from daemon.simulation.tally import Tally
 from daemon.sources import clock
 
 HISTORY: Final = "/simulated/history"
 STAGES: Final = "/simulated/stages"
 APPROVER: Final = "the simulation"
+TAKES_ARRIVALS: Final = frozenset({"ingest", "probe"})
 ENDS: Final = (RunSucceeded, RunHeld, RunCancelled)
 """After these a run's arrivals may be used up; a failed run's stay pending."""
 
 
+class Approval(msgspec.Struct, frozen=True):
+    """What a person is asked to approve: a held run's candidate, or the start that a decision is about."""
+
+    pipeline: str
+    run: str | None = None
+    decision: int | None = None
+
+
+Recorder = Callable[[Record, list[Record], State], None]
+"""Is told each fact and what followed from it, before anything is begun; the state is that after both."""
+
+
 class Engine:
-    """One course of events: a history under one configuration. `run` it once."""
+    """One course of events: a history under one configuration. `run` it once.
+
+    `begin` makes the attempts: a subclass may have real ones.
+    """
 
     def __init__(
         self,
@@ -57,6 +77,7 @@ class Engine:
         seed: int,
         approve_after: timedelta | None,
         observer: Tally,
+        recorder: Recorder | None = None,
     ) -> None:
         self.state = State()
         self.books = {name: Book() for name in sorted(changed.pipelines)}
@@ -65,10 +86,10 @@ class Engine:
         self._changed, self._policies = changed, policies
         self._history, self._costs, self._seed = history, costs, seed
         self._approve_after = approve_after
-        self._observer = observer
-        self._attempts: dict[str, Attempt] = {}
+        self._observer, self._recorder = observer, recorder
+        self._attempts: dict[str, AtWork] = {}
         self._started = dict.fromkeys(self.books, 0)
-        self._approvals: dict[str, tuple[datetime, str]] = {}
+        self._approvals: dict[Approval, datetime] = {}
         self._positions: dict[int, int] = {}
         self._due: datetime | None = None
         self._next: datetime | None = None
@@ -105,7 +126,7 @@ class Engine:
         if isinstance(event, DataArrived):
             position = self.state.position + 1
             # before it is told: a run may start with it
-            self.books[name].arrived(position, fact.at, event, followed=fact.key is not None)
+            self.books[name].arrived(position, fact.at, event, followed=fact.key is not None, recorded=fact.recorded)
             if fact.key is not None:
                 self._positions[fact.key] = position
         elif isinstance(event, DataWithdrawn) and event.arrival is not None:
@@ -114,7 +135,19 @@ class Engine:
             if arrival is not None:
                 account, amount = self.books[name].withdraw(arrival, self.state.pipelines[name].champion)
                 event = replace(event, amount=amount, account=account)
+        elif self._history.ages and isinstance(event, EvaluationReported | LabelArrived):
+            event = self._aged(name, event, fact.at)
         self._tell(fact.at, name, event, HISTORY)
+
+    def _aged(
+        self, name: str, event: EvaluationReported | LabelArrived, now: datetime
+    ) -> EvaluationReported | LabelArrived:
+        """Return what a monitor reports of a champion whose newest data is as old as it is."""
+        newest = self.books[name].newest
+        if newest is None:
+            return event
+        lost = self._costs.ageing * (now - newest).total_seconds() / DAY
+        return replace(event, value=round(event.value - lost, 4))
 
     def _happen(self, now: datetime) -> None:
         """Tell what is due: of stages first, then approvals, then wake-ups, then ticks."""
@@ -122,10 +155,11 @@ class Engine:
             if attempt.head is not None and attempt.head[0] <= now:
                 self._from_stage(now, name, attempt)
                 return
-        for name, (at, run) in self._approvals.items():
+        for each, at in self._approvals.items():
             if at <= now:
-                del self._approvals[name]
-                self._tell(now, name, OperatorRequested(verb="approve", run=run, by=APPROVER), HISTORY)
+                del self._approvals[each]
+                asked = OperatorRequested(verb="approve", run=each.run, decision=each.decision, by=APPROVER)
+                self._tell(now, each.pipeline, asked, HISTORY)
                 self._look()
                 return
         due = clock.due(self.state, now)
@@ -134,7 +168,7 @@ class Engine:
                 self._tell(now, offer.pipeline, offer.event, offer.source)
         self._look()
 
-    def _from_stage(self, now: datetime, name: str, attempt: Attempt) -> None:
+    def _from_stage(self, now: datetime, name: str, attempt: AtWork) -> None:
         """Tell what an attempt tells next; where that was its last word, see what is ordered now."""
         event, book = attempt.tell(), self.books[name]
         if attempt.head is None:
@@ -146,7 +180,7 @@ class Engine:
             book.reject(event.arrival)
         self._tell(now, name, event, STAGES)
         if isinstance(event, ModelPromoted):
-            self._observer.trained(name, book.promoted(event.spans, now))
+            self._observer.trained(name, book.promoted(event.spans, now), now)
         if attempt.head is None:
             self._look()
         else:
@@ -157,6 +191,8 @@ class Engine:
         position = self.state.position + 1
         record = Record(position=position, recorded_at=now, source=source, id=str(position), event=event, pipeline=name)
         self.state, decided = react(evolve(self.state, record), record, self._policies)
+        if self._recorder is not None:
+            self._recorder(record, decided, self.state)
         kind = event.kind
         self.facts[kind] = self.facts.get(kind, 0) + 1
         if decided:
@@ -179,7 +215,7 @@ class Engine:
             pipeline.used_upto, (*pipeline.readmitted, *(s for spans in living for s in spans))
         )
         if isinstance(event, RunSucceeded) and event.outcome == "finished":
-            self._observer.trained(name, [(now - entry.at).total_seconds() for entry in used])
+            self._observer.trained(name, used, now)
         else:
             self.books[name].set_aside += len(used)
 
@@ -194,17 +230,18 @@ class Engine:
                     del self._attempts[name]
                     self._observer.worked(name, attempt, now)
             elif attempt is None or attempt.command != run.order.command:
-                self._attempts[name] = self._begin(name, pipeline, run, run.order, now)
+                self._attempts[name] = self.begin(name, pipeline, run, run.order, now)
             elif not attempt.stopping and (run.stop is not None or run.order.lost):
                 attempt.stop(run.stop or "died", now)
             if self._approve_after is not None:
                 self._await(name, pipeline, now + self._approve_after)
         self._due = clock.next_due(self.state)
-        for at, _ in self._approvals.values():
+        for at in self._approvals.values():
             self._due = at if self._due is None else min(self._due, at)
         self._soonest()
 
-    def _begin(self, name: str, pipeline: Pipeline, run: Run, order: Order, now: datetime) -> Attempt:
+    def begin(self, name: str, pipeline: Pipeline, run: Run, order: Order, now: datetime) -> AtWork:
+        """Return what an order that was given just now would tell."""
         storms = [storm.failing for storm in self._history.storms if storm.begin <= now < storm.end]
         return Attempt(
             pipeline,
@@ -213,17 +250,19 @@ class Engine:
             now=now,
             costs=self._costs,
             random=seeded(self._seed, name, self._started[name], order.stage, order.attempt),
-            arrivals=self.books[name].within(run.plan.spans) if order.stage == "ingest" else (),
+            arrivals=self.books[name].within(run.plan.spans) if order.stage in TAKES_ARRIVALS else (),
             storm=max(storms, default=None),
         )
 
     def _await(self, name: str, pipeline: Pipeline, at: datetime) -> None:
-        """Have a held candidate approved after a while."""
-        waiting = self._approvals.get(name)
-        if pipeline.held is None:
-            self._approvals.pop(name, None)
-        elif waiting is None or waiting[1] != pipeline.held.run:
-            self._approvals[name] = (at, pipeline.held.run)
+        """Have what waits for a person approved after a while: a held candidate, and starts."""
+        asked = [Approval(name, decision=v.position) for v in pipeline.verdicts.values() if v.verdict == AWAITING]
+        if pipeline.held is not None:
+            asked.append(Approval(name, run=pipeline.held.run))
+        for approval in [each for each in self._approvals if each.pipeline == name and each not in asked]:
+            del self._approvals[approval]
+        for approval in asked:
+            self._approvals.setdefault(approval, at)
 
     def _soonest(self) -> None:
         soonest = self._due

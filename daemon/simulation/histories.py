@@ -32,12 +32,16 @@ HOSTS: Final = 9
 
 
 class Fact(msgspec.Struct, frozen=True, gc=False):
-    """Something from outside: when, about which pipeline, what; `key` names an arrival that is spoken of later."""
+    """Something from outside: when, about which pipeline, what; `key` names an arrival that is spoken of later.
+
+    `recorded` is where it stands in the journal that it is from.
+    """
 
     at: datetime
     pipeline: str
     event: AnyEvent
     key: int | None = None
+    recorded: int | None = None
 
 
 class Storm(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +55,8 @@ class Storm(msgspec.Struct, frozen=True, kw_only=True):
 class History(msgspec.Struct, frozen=True, kw_only=True):
     """What happened from `begin` to `end`; `facts` yields it from the start, as often as it is called.
 
-    `left_out` counts, by reason, what a record holds and a simulation cannot use.
+    `left_out` counts, by reason, what a record holds and a simulation cannot use. Where it `ages`, what monitors report
+    falls with the age of the data in the champion: who made the history up did not know what would be trained.
     """
 
     name: str
@@ -61,6 +66,7 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
     facts: Callable[[], Iterator[Fact]]
     storms: tuple[Storm, ...] = ()
     left_out: dict[str, int] = {}
+    ages: bool = False
 
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,7 +109,9 @@ def synthetic(
         return heapq.merge(*streams, key=attrgetter("at"))
 
     end = BEGIN + timedelta(seconds=seconds)
-    return History(name=name, description=shape.description, begin=BEGIN, end=end, facts=facts, storms=storms)
+    return History(
+        name=name, description=shape.description, begin=BEGIN, end=end, facts=facts, storms=storms, ages=shape.watched
+    )
 
 
 def seeded(*purpose: object) -> Random:

@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 from msgspec.structs import replace
 
 from daemon.core.events import (
+    DataCurated,
     DataIngested,
     DataRejected,
     ModelEvaluated,
@@ -16,6 +17,7 @@ from daemon.core.events import (
     Record,
     RunCancelled,
     RunFailed,
+    RunPostponed,
     RunStarted,
     RunSucceeded,
     StageFailed,
@@ -23,7 +25,7 @@ from daemon.core.events import (
     StageSucceeded,
 )
 from daemon.core.plans import Plan, tokens
-from daemon.simulation.costs import DEFAULTS, MILLION, Costs, Duration, Normal, Share
+from daemon.simulation.costs import DEFAULTS, MILLION, Costs, Duration, Measured, Normal, Share
 
 KINDS: Final = frozenset(
     event.kind
@@ -33,12 +35,14 @@ KINDS: Final = frozenset(
         RunSucceeded,
         RunFailed,
         RunCancelled,
+        RunPostponed,
         StageSucceeded,
         StageFailed,
         StageInterrupted,
         DataIngested,
         DataRejected,
         ProbeMeasured,
+        DataCurated,
         ModelEvaluated,
     )
 )
@@ -57,6 +61,11 @@ class Learner:
         self._durations: dict[str, list[tuple[float, float]]] = defaultdict(list)
         self._counted: dict[str, list[float]] = defaultdict(list)
         self._shifts: list[float] = []
+        self._drifts: dict[str, list[float]] = defaultdict(list)
+        self._expected: list[float] = []
+        self._kept: list[float] = []
+        self._taken: dict[str, set[int]] = defaultdict(set)
+        self._measured: dict[int, Measured] = {}
         self._gains: dict[str, list[tuple[float, float]]] = defaultdict(list)
         self._forgetting: dict[str, list[tuple[float, float]]] = defaultdict(list)
         self._failures: dict[str, Counter[str]] = defaultdict(Counter)
@@ -69,8 +78,9 @@ class Learner:
         match record.event:
             case RunStarted() | PlanFixed() as event:
                 self._plans[event.run] = event.plan
-            case RunSucceeded() | RunFailed() | RunCancelled() as event:
+            case RunSucceeded() | RunFailed() | RunCancelled() | RunPostponed() as event:
                 self._runs += self._plans.pop(event.run, None) is not None
+                self._taken.pop(event.run, None)
             case StageSucceeded() as event:
                 self._succeeded(event)
             case StageFailed() as event:
@@ -79,12 +89,15 @@ class Learner:
                 self._failed(event.stage, DIED[event.reason])
             case DataIngested() as event:
                 self._arrivals["ingested"] += 1
+                self._taken[event.run].add(event.arrival)
                 if event.estimate.tokens:
                     _keep(self._counted[event.domain], event.amount.tokens / event.estimate.tokens)
             case DataRejected():
                 self._arrivals["rejected"] += 1
-            case ProbeMeasured(shift=float(shift)):
-                _keep(self._shifts, shift)
+            case ProbeMeasured() as event:
+                self._probed(event)
+            case DataCurated() as event if event.tokens:
+                _keep(self._kept, event.kept_tokens / event.tokens)
             case ModelEvaluated() as event:
                 self._evaluated(event)
 
@@ -117,6 +130,18 @@ class Learner:
             },
             attempts=dict(sorted(self._attempts.items())),
             other_failures=DEFAULTS.other_failures,
+            drift={
+                **DEFAULTS.drift,
+                **{
+                    how: _normal([(value, 0.0) for value in values], DEFAULTS.drift.get(how, DEFAULTS.shift))
+                    for how, values in sorted(self._drifts.items())
+                },
+            },
+            expected_gain=_normal([(gain, 0.0) for gain in self._expected], DEFAULTS.expected_gain),
+            kept=Share(share=_figure(statistics.fmean(self._kept)), seen=len(self._kept))
+            if self._kept
+            else DEFAULTS.kept,
+            measured=dict(sorted(self._measured.items())),
             runs=self._runs,
         )
 
@@ -130,6 +155,19 @@ class Learner:
     def _failed(self, stage: str, failure: str) -> None:
         self._attempts[stage] += 1
         self._failures[stage][failure] += 1
+
+    def _probed(self, event: ProbeMeasured) -> None:
+        if event.shift is not None:
+            _keep(self._shifts, event.shift)
+            taken = self._taken.get(event.run, set())
+            for arrival in sorted(taken):
+                self._measured[arrival] = _with(self._measured.pop(arrival, None), event, event.shift, len(taken) - 1)
+            for arrival in list(self._measured)[: max(0, len(self._measured) - MOST)]:
+                del self._measured[arrival]
+        if event.expected_gain is not None:
+            _keep(self._expected, event.expected_gain)
+        for how, value in event.drift.items():
+            _keep(self._drifts[how], value)
 
     def _evaluated(self, event: ModelEvaluated) -> None:
         plan = self._plans.get(event.run)
@@ -153,9 +191,11 @@ def learn(records: Iterable[Record]) -> Costs:
 
 
 def work(stage: str, plan: Plan) -> float:
-    """Return the tokens that a stage's time depends on: its new data for ingest, its budget for train."""
+    """Return the tokens that a stage's time depends on: new data for ingest, all for curate, the budget for train."""
     if stage == "ingest":
         return float(tokens(plan.new))
+    if stage == "curate":
+        return float(tokens(plan.new) + tokens(plan.past))
     return float(plan.training.tokens) if stage == "train" else 0.0
 
 
@@ -209,6 +249,21 @@ def _by_domain(found: Mapping[str, Sequence[tuple[float, float]]], default: Norm
 
 def _all(found: Mapping[str, Sequence[tuple[float, float]]]) -> list[tuple[float, float]]:
     return [pair for pairs in found.values() for pair in pairs]
+
+
+def _with(before: Measured | None, event: ProbeMeasured, shift: float, beside: int) -> Measured:
+    """Return what is known of an arrival after one more probe: what was measured with fewer beside it tells more."""
+    if before is None or before.beside > beside:
+        return Measured(shift=shift, drift=dict(event.drift), beside=beside)
+    if before.beside < beside:
+        return before
+    number = before.seen + 1
+    drift = {
+        how: _figure((before.drift.get(how, value) * before.seen + value) / number)
+        for how, value in event.drift.items()
+    }
+    shift = (before.shift * before.seen + shift) / number
+    return Measured(shift=_figure(shift), drift=drift, beside=beside, seen=number)
 
 
 def _keep(values: "list[T]", value: T) -> None:

@@ -16,7 +16,7 @@ from ops.recording.plots import ACCENT, GRID, INK, MUTED, NEW, PAST
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from daemon.simulation.tally import Span
+    from daemon.simulation.account import Span
 
 OUTCOMES: Final = {
     "promoted": NEW,
@@ -26,6 +26,7 @@ OUTCOMES: Final = {
     "cancelled": MUTED,
     "held": ACCENT,
     "preempted": ACCENT,
+    "postponed": "#b7bfc8",
     "going on": "#57606a",
 }
 COLOURS: Final = ("#0f7b8a", "#bf3989", "#5a7d1a", "#7a4b1e", "#22486b", "#b58900")

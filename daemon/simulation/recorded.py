@@ -53,7 +53,7 @@ def recorded(reader: Reader, pipelines: Collection[str]) -> History:
         for record in scan_where(reader, 0, kinds=TOLD, upto=head):
             if record.pipeline is not None and _unusable(record, pipelines) is None:
                 key = record.position if record.position in withdrawn else None
-                yield Fact(record.recorded_at, record.pipeline, record.event, key)
+                yield Fact(record.recorded_at, record.pipeline, record.event, key, record.position)
 
     return History(
         name="journal",

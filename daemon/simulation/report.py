@@ -7,14 +7,16 @@ from itertools import pairwise
 
 import msgspec
 
-from daemon.core.decisions import Policies
+from daemon.core.decisions import Policies, Policy
 from daemon.core.events import ConfigurationChanged
 from daemon.core.state import State, dump, fingerprint
+from daemon.simulation.account import GOING_ON, Account, Sample, Span
 from daemon.simulation.book import Book
 from daemon.simulation.costs import Costs
 from daemon.simulation.engine import Engine
 from daemon.simulation.histories import HOUR, History
-from daemon.simulation.tally import GOING_ON, Account, Sample, Span, Tally
+from daemon.simulation.tally import Tally
+from policies.base import Starting
 
 
 class Runs(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,9 +28,16 @@ class Runs(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Staleness(msgspec.Struct, frozen=True, kw_only=True):
-    """Seconds from an arrival to the promotion of the model that contains it, over all that got so far."""
+    """Seconds from an arrival to the promotion of the model that contains it, over all that got so far.
+
+    `mean` is over all `weight` tokens, what still waits counted until the end; `data_age` is the mean age of the newest
+    data in the champion, over the time in which there was one.
+    """
 
     arrivals: int
+    mean: float | None
+    weight: int
+    data_age: float | None
     p50: float | None
     p90: float | None
     longest: float | None
@@ -53,11 +62,21 @@ class Champions(msgspec.Struct, frozen=True, kw_only=True):
     age_at_end: float | None
 
 
+class Stood(msgspec.Struct, frozen=True, kw_only=True):
+    """What policies said of starting, other than to start: how often, and for how many seconds in all."""
+
+    times: int
+    seconds: float
+
+
 class PipelineReport(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one pipeline."""
 
     arrivals: int
     runs: tuple[Runs, ...]
+    looks: int
+    compute_hours: float
+    money: float | None
     stage_hours: float
     stage_hours_by_stage: dict[str, float]
     attempts: dict[str, int]
@@ -70,7 +89,12 @@ class PipelineReport(msgspec.Struct, frozen=True, kw_only=True):
     acting: int
     stored: int
     suppressed: dict[str, int]
+    stood: dict[str, Stood]
+    shadow: int
+    shadow_starts: dict[str, int]
     champions: Champions
+    rollbacks: int
+    forgotten: float
 
 
 class Drawing(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,6 +147,11 @@ def simulate(
         observer=tally,
     )
     state = engine.run()
+    return account_of(policies, tally, engine, state, history)
+
+
+def account_of(policies: PolicySet, tally: Tally, engine: Engine, state: State, history: History) -> Simulated:
+    """Return what came of a course of events that is over."""
     accounts = {name: tally.account(name) for name in sorted(policies.changed.pipelines)}
     report = Report(
         name=policies.name,
@@ -136,7 +165,10 @@ def simulate(
         records=state.position,
         state=fingerprint(dump(state)),
         pipelines={
-            name: _pipeline(name, account, engine.books[name], state, history.end) for name, account in accounts.items()
+            name: _pipeline(
+                name, account, engine.books[name], state, history.end, price=_price(policies.policies.get(name, ()))
+            )
+            for name, account in accounts.items()
         },
     )
     drawings = {
@@ -149,12 +181,23 @@ def simulate(
     return Simulated(report=report, drawings=drawings)
 
 
-def _pipeline(name: str, account: Account, book: Book, state: State, end: datetime) -> PipelineReport:
+def _price(policies: Iterable[Policy]) -> float | None:
+    """Return what an hour of compute costs, where a budget says so."""
+    budgets = [policy.guards.budget for policy in policies if isinstance(policy, Starting)]
+    return next((budget.price for budget in budgets if budget is not None and budget.price is not None), None)
+
+
+def _pipeline(
+    name: str, account: Account, book: Book, state: State, end: datetime, *, price: float | None
+) -> PipelineReport:
     pipeline = state.pipelines[name]
     hours = {stage: account.seconds[stage] / HOUR for stage in sorted(account.seconds)}
     return PipelineReport(
         arrivals=sum(pipeline.domains.values()),
         runs=tuple(_runs(account.runs.values())),
+        looks=account.looks,
+        compute_hours=_figure(account.compute / HOUR),
+        money=None if price is None else round(account.compute / HOUR * price, 2),
         stage_hours=_figure(sum(hours.values())),
         stage_hours_by_stage={stage: _figure(each) for stage, each in hours.items()},
         attempts=dict(sorted(account.stages.items())),
@@ -167,7 +210,12 @@ def _pipeline(name: str, account: Account, book: Book, state: State, end: dateti
         acting=account.acting,
         stored=account.stored,
         suppressed=dict(sorted(account.suppressed.items())),
+        stood=_stood(account, end),
+        shadow=account.shadow,
+        shadow_starts={name: shadow.starts for name, shadow in sorted(pipeline.shadows.items())},
         champions=_champions(account.champions, end),
+        rollbacks=account.rollbacks,
+        forgotten=round(account.forgotten, 6),
     )
 
 
@@ -183,14 +231,30 @@ def _runs(spans: Iterable[Span]) -> list[Runs]:
 
 def _staleness(account: Account, book: Book, end: datetime) -> Staleness:
     waited, waiting = sorted(account.waited), book.waiting()
+    still = [((end - entry.at).total_seconds(), entry.amount.tokens) for entry in waiting]
+    weight = account.weight + sum(tokens for _, tokens in still)
+    weighed = account.weighed + sum(seconds * tokens for seconds, tokens in still)
+    age = account.freshness.mean(end)
     return Staleness(
         arrivals=len(waited),
+        mean=_figure(weighed / weight) if weight else None,
+        weight=weight,
+        data_age=None if age is None else _figure(age),
         p50=quantile(waited, 0.5),
         p90=quantile(waited, 0.9),
         longest=quantile(waited, 1.0),
         waiting=len(waiting),
         waiting_longest=_figure((end - waiting[0].at).total_seconds()) if waiting else None,
     )
+
+
+def _stood(account: Account, end: datetime) -> dict[str, Stood]:
+    for policy in list(account.opinions):
+        account.stands(policy, None, end)
+    return {
+        verdict: Stood(times=int(times), seconds=_figure(seconds))
+        for verdict, (times, seconds) in sorted(account.stood.items())
+    }
 
 
 def _wishes(account: Account, end: datetime) -> Wishes:

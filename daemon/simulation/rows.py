@@ -10,6 +10,7 @@ from daemon.simulation.costs import Costs, Duration, Failures, Normal
 from daemon.simulation.histories import DAY, HOUR
 from daemon.simulation.learning import ENOUGH
 from daemon.simulation.report import PipelineReport
+from policies.guards import VERDICTS
 
 MINUTE: Final = 60.0
 FEW: Final = 10
@@ -36,10 +37,13 @@ def rows(reports: Sequence[PipelineReport], hours: Sequence[float]) -> list[Row]
         replace(_row("arrivals", count, [r.arrivals for r in reports]), nought=False),
         replace(_row("runs", count, [_runs(r) for r in reports]), nought=False),
         *(_row(f"  {kind} {outcome}", count, [_runs(r, kind, outcome) for r in reports]) for kind, outcome in kinds),
-        _row("stage-hours", hour, [r.stage_hours for r in reports]),
+        _row("  begun as a look", count, [r.looks for r in reports]),
+        _row("compute-hours", hour, [r.compute_hours for r in reports]),
+        _row("  money", hour, [r.money for r in reports]),
         _row("  share of the slots", percent, [r.stage_hours / h for r, h in zip(reports, hours, strict=True)]),
         _row("  tokens trained on", amount, [r.trained_tokens for r in reports]),
         _row("data until it is in a champion", None, []),
+        _row("  mean, by tokens", period, [r.staleness.mean for r in reports]),
         _row("  half of it within", period, [r.staleness.p50 for r in reports]),
         _row("  nine tenths within", period, [r.staleness.p90 for r in reports]),
         _row("  all within", period, [r.staleness.longest for r in reports]),
@@ -48,6 +52,8 @@ def rows(reports: Sequence[PipelineReport], hours: Sequence[float]) -> list[Row]
         _row("  arrivals set aside", count, [r.set_aside for r in reports]),
         _row("  arrivals that ingest rejected", count, [r.rejected for r in reports]),
         _row("  arrivals withdrawn", count, [r.withdrawn for r in reports]),
+        _row("age of the newest data in the champion", period, [r.staleness.data_age for r in reports]),
+        *_held_back(reports),
         _row("wishes that had to wait", count, [r.wishes.waited for r in reports]),
         _row("  longest", period, [r.wishes.longest for r in reports]),
         _row("  standing at the end", count, [r.wishes.standing for r in reports]),
@@ -57,14 +63,34 @@ def rows(reports: Sequence[PipelineReport], hours: Sequence[float]) -> list[Row]
             _row(f"  {reason}", count, [r.suppressed.get(reason, 0) for r in reports])
             for reason in sorted({reason for r in reports for reason in r.suppressed})
         ),
+        _row("decisions in shadow", count, [r.shadow for r in reports]),
+        *(
+            _row(f"  starts that {policy} would have made", count, [r.shadow_starts.get(policy, 0) for r in reports])
+            for policy in sorted({policy for r in reports for policy in r.shadow_starts})
+        ),
         _row("changes of the champion", count, [r.champions.changes for r in reports]),
         _row("  mean age", period, [r.champions.mean_age for r in reports]),
         _row("  longest age", period, [r.champions.longest_age for r in reports]),
         _row("  age at the end", period, [r.champions.age_at_end for r in reports]),
+        _row("  taken back", count, [r.rollbacks for r in reports]),
+        _row("forgotten by promoted runs in all (nats / byte)", figure, [r.forgotten for r in reports]),
     ]
     kept = [row for row in out if not row.nought]
     below = [*kept[1:], Row(label="", cells=())]
     return [row for row, after in zip(kept, below, strict=True) if row.cells or after.label.startswith(" ")]
+
+
+def _held_back(reports: Sequence[PipelineReport]) -> list[Row]:
+    """Return what kept policies from starting: what they said instead, how often, and for how long in all."""
+    found = sorted({verdict for r in reports for verdict in r.stood if verdict in VERDICTS})
+    rows = [_row("held back", None, [])] if found else []
+    for verdict in found:
+        stood = [r.stood.get(verdict) for r in reports]
+        rows += [
+            _row(f"  {verdict}, times", count, [each.times if each else 0 for each in stood]),
+            _row("    in all", period, [each.seconds if each else 0.0 for each in stood]),
+        ]
+    return rows
 
 
 def cost_rows(costs: Costs, stages: Iterable[str]) -> list[tuple[str, str, str]]:
@@ -77,6 +103,17 @@ def cost_rows(costs: Costs, stages: Iterable[str]) -> list[tuple[str, str, str]]
     out.append(("exact tokens", f"{costs.counted.mean:.3g} for each estimated", _known(costs.counted.seen, "arrival")))
     out.append(("rejected", f"{percent(costs.rejected.share)} of arrivals", _known(costs.rejected.seen, "arrival")))
     out.append(("shift", _normal(costs.shift), _of(costs.shift, "probe")))
+    if costs.measured:
+        out.append(("  of arrivals that come again", "as measured", _known(len(costs.measured), "arrival")))
+    out += [
+        (f"drift.{how}", f"{each.mean:.3g} ± {each.deviation:.2g}", _known(each.seen, "probe"))
+        for how, each in costs.drift.items()
+        if each.seen
+    ]
+    if costs.expected_gain.seen:
+        out.append(("expected gain", _normal(costs.expected_gain), _of(costs.expected_gain, "probe")))
+    if "curate" in ordered:
+        out.append(("kept by curate", f"{percent(costs.kept.share)} of tokens", _known(costs.kept.seen, "run")))
     out.append(("gain", _normal(costs.gain), _of(costs.gain, "measurement")))
     out += [
         (f"  {domain}", _normal(each), _known(each.seen, "measurement"))
@@ -115,6 +152,11 @@ def count(number: Number) -> str:
 def hour(number: Number) -> str:
     """Return hours, a few of them to the hundredth."""
     return NONE if number is None else f"{number:,.{1 if number >= FEW else 2}f}"
+
+
+def figure(number: Number) -> str:
+    """Return a number to three digits."""
+    return NONE if number is None else f"{number:.3g}"
 
 
 def percent(number: Number) -> str:
@@ -191,5 +233,5 @@ def _known(seen: int, what: str, *, assumed: bool = False) -> str:
 
 
 def _place(stage: str) -> int:
-    order: Iterable[str] = ("ingest", "probe", "train", "evaluate", "promote")
+    order: Iterable[str] = ("ingest", "probe", "curate", "train", "evaluate", "promote")
     return next((place for place, name in enumerate(order) if name == stage), 9)

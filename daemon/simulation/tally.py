@@ -1,13 +1,13 @@
-"""The account of a simulation: runs, compute, staleness, wishes and decisions, pipeline by pipeline."""
+"""The tally of a simulation: runs, compute, staleness, wishes and decisions, pipeline by pipeline."""
 
-from array import array
-from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-import msgspec
 from msgspec.structs import replace
 
+from daemon.core import signals
+from daemon.core.commands import StartRun
 from daemon.core.events import (
     AnyEvent,
     DecisionMade,
@@ -25,9 +25,10 @@ from daemon.core.events import (
     run_of,
 )
 from daemon.core.state import Pipeline, State
-from daemon.simulation.attempts import Attempt
+from daemon.simulation.account import GOING_ON, Account, Sample, Span
+from daemon.simulation.attempts import AtWork
+from daemon.simulation.book import Entry
 
-GOING_ON: Final = "going on"
 HELD: Final = "held"
 SUPERSEDED: Final = "superseded"
 YIELDED: Final = "preempted"
@@ -39,51 +40,6 @@ HINDRANCES: Final = (
     ("the pipeline is not configured", "not configured"),
     ("The wish", "the wish was void"),
 )
-
-
-class Span(msgspec.Struct, frozen=True, kw_only=True):
-    """A stretch of a run with a slot, and how it ended; a held or preempted run that goes on has another."""
-
-    run: str
-    kind: str
-    policy: str
-    outcome: str
-    begin: datetime
-    end: datetime
-
-
-class Sample(msgspec.Struct, frozen=True, kw_only=True):
-    """A stretch of time up to `at`: most tokens that were pending, and how long arrivals waited for its champions.
-
-    `middle` and `longest` are seconds, over what got into a champion in that time; None: there was no champion.
-    """
-
-    at: datetime
-    pending: int
-    middle: float | None
-    longest: float | None
-
-
-class Account:
-    """The account of one pipeline."""
-
-    def __init__(self) -> None:
-        self.runs: dict[str, Span] = {}
-        self.ended: list[Span] = []
-        self.held = ""
-        self.stages: Counter[str] = Counter()
-        self.seconds: dict[str, float] = {}
-        self.trained_tokens = 0
-        self.waited = array("d")
-        self.waits: list[float] = []
-        self.acting = 0
-        self.stored = 0
-        self.suppressed: Counter[str] = Counter()
-        self.champions: list[datetime] = []
-        self.samples: list[Sample] = []
-        self.peak = 0
-        self.lately: list[float] = []
-        self.standing: dict[str, datetime] = {}
 
 
 class Tally:
@@ -106,8 +62,9 @@ class Tally:
         for each in decided:
             account, event = self.account(each.pipeline or ""), each.event
             if isinstance(event, DecisionMade):
-                _decided(account, event)
+                _decided(account, event, now)
             elif isinstance(event, RunStarted):
+                account.looks += event.intent.look
                 account.runs[event.run] = Span(
                     run=event.run, kind=event.plan.kind, policy=event.policy, outcome=GOING_ON, begin=now, end=self._end
                 )
@@ -115,6 +72,8 @@ class Tally:
                 _resumed(account, event.run, now, self._end)
             elif isinstance(event, ModelRolledBack):
                 account.champions.append(now)
+                account.rollbacks += 1
+                account.freshness.rolled_back(now)
             elif (outcome := _outcome(event)) is not None:
                 _ended(account, run_of(event) or "", outcome, now)
         for name in dict.fromkeys(each.pipeline or "" for each in decided):
@@ -138,24 +97,35 @@ class Tally:
             account.peak, account.lately = pipeline.waiting, []
         return now + self._step
 
-    def worked(self, pipeline: str, attempt: Attempt, until: datetime) -> None:
+    def worked(self, pipeline: str, attempt: AtWork, until: datetime) -> None:
         """Take note of an attempt that was at work until an instant."""
         account = self.account(pipeline)
         account.stages[attempt.stage] += 1
         seconds = (until - attempt.began).total_seconds()
         account.seconds[attempt.stage] = account.seconds.get(attempt.stage, 0.0) + seconds
+        account.compute += seconds * attempt.processes
         account.trained_tokens += attempt.trained(until)
 
-    def trained(self, pipeline: str, waited: list[float]) -> None:
-        """Take note of how many seconds each arrival of a new champion has waited for it."""
+    def trained(self, pipeline: str, entries: Sequence[Entry], now: datetime) -> None:
+        """Take note of the arrivals of a new champion, and of how long each has waited for it."""
         account = self.account(pipeline)
+        waited = [(now - entry.at).total_seconds() for entry in entries]
         account.waited.extend(waited)
         account.lately += waited
+        for entry, seconds in zip(entries, waited, strict=True):
+            account.weighed += seconds * entry.amount.tokens
+            account.weight += entry.amount.tokens
+        account.freshness.promoted(max((entry.at for entry in entries), default=None), now)
 
     def _champion(self, name: str, state: State, now: datetime) -> None:
-        champion = state.pipelines[name].champion
-        if champion is not None and champion.promoted_at == now:
-            self.account(name).champions.append(now)
+        pipeline, account = state.pipelines[name], self.account(name)
+        champion, run = pipeline.champion, pipeline.active
+        if champion is None or champion.promoted_at != now:
+            return
+        account.champions.append(now)
+        run = run if run is not None and run.run == champion.run else None
+        rises = list(signals.forgetting(run.plan, run.evaluation).values()) if run is not None else []
+        account.forgotten += sum(max(0.0, rise) for rise in rises) / len(rises) if rises else 0.0
 
     def _wishes(self, account: Account, pipeline: Pipeline, now: datetime) -> None:
         """Note which wishes have to wait, and for how long those waited that do no more."""
@@ -166,9 +136,14 @@ class Tally:
         account.standing = standing
 
 
-def _decided(account: Account, event: DecisionMade) -> None:
+def _decided(account: Account, event: DecisionMade, now: datetime) -> None:
     account.stored += 1
-    if event.suppressed_by is not None:
+    if event.run is None:
+        starts = any(isinstance(command, StartRun) for command in event.commands)
+        account.stands(event.policy, None if starts else event.verdict, now)
+    if event.shadow:
+        account.shadow += 1
+    elif event.suppressed_by is not None:
         account.suppressed[hindrance(event.suppressed_by)] += 1
     elif event.commands:
         account.acting += 1

@@ -36,7 +36,7 @@ from daemon.core.plans.planner import outcome
 from ops.recording import plots, segments
 from ops.recording.content import Batch, Content, DatasetUse, Metric, StatusChange, milliseconds
 from ops.recording.curves import Curves
-from ops.recording.history import MODELS, STORY, History
+from ops.recording.history import MODELS, STORY, History, shadowed
 from ops.recording.models import models
 from ops.recording.notes import note
 from ops.recording.parameters import parameters
@@ -44,6 +44,8 @@ from ops.recording.stages import Emit, stage_effects
 from ops.recording.targets import Target, run_target, target_of
 
 logger = logging.getLogger("rewarm.mlflow")
+PASSING = frozenset({"advance", "watched"})
+"""What is decided on the way, and is no reason of the run's."""
 
 
 class Recording:
@@ -111,7 +113,9 @@ class Recording:
                 emit.content.params.update(parameters(event.plan, f"plan{earlier + 1}." if earlier else ""))
                 emit.content.pictures["plots/plan.png"] = partial(plots.plan_plot, event.plan, event.run)
                 _expected(emit, event)
-            case DecisionMade() as event if event.verdict != "advance" and (event.commands or event.wakes):
+            case DecisionMade(shadow=True) as event:
+                tags[f"rewarm.shadow.{event.policy}"] = f"{event.verdict}: {event.reason}"
+            case DecisionMade() as event if event.verdict not in PASSING and (event.commands or event.wakes):
                 tags["rewarm.reason"] = event.reason
                 tags["rewarm.verdict"] = event.verdict
                 tags["rewarm.decided_by"] = event.policy
@@ -173,7 +177,7 @@ class Recording:
 
     def _notes(self, batch: Batch, new: Sequence[Record]) -> None:
         """Tell anew the story of every run that something happened to."""
-        told = [record for record in new if record.event.kind in STORY]
+        told = [record for record in new if record.event.kind in STORY or shadowed(record)]
         last = {(record.pipeline, run_of(record.event)): record for record in told}
         for (pipeline, run), record in last.items():
             if pipeline is None or run is None or not self._history.started(pipeline, run, batch.upto):
@@ -182,7 +186,11 @@ class Recording:
             begun = next((r.event for r in story if isinstance(r.event, RunStarted)), None)
             decision = self._history.decision_behind(begun.command) if begun else None
             content = batch.content(run_target(pipeline, run), record.recorded_at)
-            content.tags["mlflow.note.content"] = note(story, decision)
+            beside = self._history.shadows(pipeline, run, batch.upto)
+            commands = [record.event.command for record in story if isinstance(record.event, RunResumed)]
+            behind = {command: self._history.decision_behind(command) for command in commands}
+            why = {command: found.reason for command, found in behind.items() if found is not None}
+            content.tags["mlflow.note.content"] = note(sorted([*story, *beside], key=_position), decision, why)
 
     def _models(self, batch: Batch, new: Sequence[Record]) -> None:
         for pipeline in dict.fromkeys(record.pipeline for record in new if record.event.kind in MODELS):
@@ -190,6 +198,10 @@ class Recording:
                 found = models(pipeline, self._history.models(pipeline, batch.upto))
                 if found.versions:
                     batch.models.append(found)
+
+
+def _position(record: Record) -> int:
+    return record.position
 
 
 def run_status(record: Record) -> tuple[StatusChange, str] | None:
@@ -271,6 +283,7 @@ def _curation(emit: Emit, event: DataCurated) -> None:
         emit.metric(parent, f"curate_{name}", float(value), event.attempt)
     for trial in event.trials:
         emit.metric(parent, f"curate_loss/low_{trial.cut.low:g}_high_{trial.cut.high:g}", trial.loss, event.attempt)
+    parent.pictures["plots/curation.png"] = partial(plots.curation_plot, event, f"{event.run}, curated")
     parent.files["curation.json"] = msgspec.json.format(msgspec.json.encode(event, order="deterministic"))
 
 

@@ -57,6 +57,11 @@ MODELS = frozenset(
 """The kinds that move a pipeline's models."""
 
 
+def shadowed(record: Record) -> bool:
+    """Return whether it is a decision of a policy in shadow, which was not carried out."""
+    return isinstance(record.event, DecisionMade) and record.event.shadow
+
+
 class History:
     """A reader of the journal with questions that the recorder asks."""
 
@@ -94,7 +99,7 @@ class History:
             event = record.event
             if (record.cause or record.position) > int(cause):
                 break
-            if isinstance(event, DecisionMade) and event.policy == policy and event.commands:
+            if isinstance(event, DecisionMade) and event.policy == policy and event.commands and not event.shadow:
                 return event
         return None
 
@@ -130,6 +135,10 @@ class History:
             if isinstance(record.event, PlanFixed):
                 found = record.event.plan
         return found
+
+    def shadows(self, pipeline: str, run: str, upto: int) -> list[Record]:
+        """Return what policies in shadow decided about a run."""
+        return [each for each in self.every(upto, frozenset({DecisionMade.kind}), pipeline, run) if shadowed(each)]
 
     def story(self, pipeline: str, run: str, upto: int) -> list[Record]:
         """Return the records that tell a run's story."""

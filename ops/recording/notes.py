@@ -1,6 +1,7 @@
 """A run told in Markdown: what MLflow shows on top of the run's page."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from daemon.core.events import (
     DataCurated,
@@ -29,8 +30,13 @@ LIMIT = 7900
 """Characters of a note; MLflow takes 8,000."""
 
 
-def note(story: Sequence[Record], decision: DecisionMade | None) -> str:
-    """Return the text for a run whose `story` is told so far and that `decision` began."""
+def note(
+    story: Sequence[Record], decision: DecisionMade | None, resumed: Mapping[str, str] = MappingProxyType({})
+) -> str:
+    """Return the text for a run whose `story` is told so far and that `decision` began.
+
+    `resumed` are the reasons behind the commands by which it was taken up again.
+    """
     parts: list[str] = []
     plan, evaluation = None, None
     unit = ModelSettings().unit
@@ -50,7 +56,7 @@ def note(story: Sequence[Record], decision: DecisionMade | None) -> str:
             case ModelEvaluated() as event:
                 evaluation = event
             case _:
-                ending = _ending(record)
+                ending = _ending(record, resumed)
                 if ending:
                     endings.append(f"- {record.recorded_at:%Y-%m-%d %H:%M:%S} UTC: {ending}")
     if plan is not None:
@@ -132,10 +138,11 @@ def _predicted(plan: Plan) -> str:
 
 
 def _losses(event: ModelEvaluated, unit: str) -> str:
-    rows = [
-        f"| {domain} | {c.candidate.mean:.4f} | {_mean(c.champion)} | {_interval(c.difference)} |"
-        for domain, c in sorted(event.domains.items())
-    ]
+    rows = []
+    for domain, c in sorted(event.domains.items()):
+        rows.append(f"| {domain} | {c.candidate.mean:.4f} | {_mean(c.champion)} | {_interval(c.difference)} |")
+        sides = (("older documents", c.old), ("those that came", c.new))
+        rows += [f"| {domain}, {name} | | | {_interval(side)} |" for name, side in sides if side is not None]
     head = [
         f"**Losses** on held-out documents, {unit}:",
         "",
@@ -162,7 +169,7 @@ def _prediction(plan: Plan, prediction: Prediction, evaluation: ModelEvaluated |
     return "\n".join([*head, *rows])
 
 
-def _ending(record: Record) -> str:  # noqa: PLR0911 - one return a case
+def _ending(record: Record, resumed: Mapping[str, str]) -> str:  # noqa: PLR0911 - one return a case
     match record.event:
         case ModelPromoted(model_version=version):
             return f"promoted: champion version {version}."
@@ -171,11 +178,11 @@ def _ending(record: Record) -> str:  # noqa: PLR0911 - one return a case
         case ModelRolledBack(reason=reason, model_version=version):
             return f"rolled back to version {version}: {reason}"
         case RunHeld(reason=reason):
-            return f"held for a person: {reason}"
+            return f"held: {reason}"
         case RunPreempted(stage=stage):
             return f"preempted in {stage}."
-        case RunResumed(stage=stage):
-            return f"taken up again at {stage}."
+        case RunResumed(stage=stage, command=command):
+            return f"taken up again at {stage}{f': {resumed[command]}' if command in resumed else '.'}"
         case RunSucceeded(outcome=outcome):
             return f"run ended: {outcome}."
         case RunFailed(stage=stage, failure=failure, reason=reason):
@@ -184,6 +191,8 @@ def _ending(record: Record) -> str:  # noqa: PLR0911 - one return a case
             return f"looked, and did not train: {reason}"
         case RunCancelled(reason=reason):
             return f"run cancelled: {reason}"
+        case DecisionMade(shadow=True, policy=policy, verdict=verdict, reason=reason):
+            return f"in shadow, not carried out, `{policy}` decided *{verdict}*: {reason}"
         case _:
             return ""
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING
 
-from daemon.core.events import Comparison
+from daemon.core.events import Comparison, DataCurated
 from daemon.core.plans import TRUNKS, Amounts, Plan, learning_rate, steps, tokens, trunk_step
 from ops.recording.curves import Point, number
 
@@ -20,6 +20,8 @@ NEW, PAST, ACCENT = "#0a6bcb", "#d9822b", "#8250df"
 PALETTE = (NEW, PAST, "#1a7f5a", ACCENT, "#bf3989", "#57606a", "#9a6700", "#0f7b8a")
 POINTS = 600
 FEW = 40
+DOMAINS = 6
+"""Most domains in one picture."""
 HELD_OUT = "eval_"
 """What the names of points measured on the way begin with."""
 
@@ -192,6 +194,34 @@ def evaluation_plot(domains: Mapping[str, Comparison], title: str) -> bytes:
     axes.set_xlabel("held-out loss, 95 % intervals; right: candidate minus champion")
     axes.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1.0), borderaxespad=0.2)
     _title(figure, title, "")
+    return _png(figure)
+
+
+def curation_plot(event: DataCurated, title: str) -> bytes | None:
+    """Return a PNG: how many documents have which score, by domain, and between which scores they stay.
+
+    None where nothing was scored. Of many domains the greatest are drawn.
+    """
+    if event.scale is None:
+        return None
+    low, high = event.scale
+    named = sorted(event.domains, key=lambda domain: (-event.domains[domain].documents, domain))[:DOMAINS]
+    figure, rows = _figure((9, 1.4 + 1.5 * len(named)), [1] * len(named))
+    for axes, domain in zip(rows, named, strict=True):
+        band = event.domains[domain]
+        width = (high - low) / max(1, len(band.counts))
+        edges = [low + width * at for at in range(len(band.counts) + 1)]
+        inside = [band.low <= edge + width / 2 <= band.high for edge in edges[:-1]]
+        axes.stairs(band.counts, edges, fill=True, color=GRID)
+        axes.stairs([c * kept for c, kept in zip(band.counts, inside, strict=True)], edges, fill=True, color=NEW)
+        for bound in (band.low, band.high):
+            axes.axvline(min(max(bound, low), high), color=ACCENT, linestyle=(0, (4, 3)), linewidth=1.2)
+        axes.set_xlim(low, high)
+        axes.set_ylabel("documents")
+        axes.set_title(f"{domain}: {band.kept:,} of {band.documents:,} stay, {band.low:.3g} to {band.high:.3g}",
+                       loc="left", color=MUTED, fontsize=10)  # fmt: skip
+    rows[-1].set_xlabel("score: the document's loss under the champion")
+    _title(figure, title, f"{event.kept:,} of {event.documents:,} documents are trained on")
     return _png(figure)
 
 

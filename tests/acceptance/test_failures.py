@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from confluent_kafka import Producer
 
+from daemon.core.commands import RunStage
 from daemon.core.events import (
     CheckpointSaved,
     DaemonStarted,
@@ -17,6 +18,7 @@ from daemon.core.events import (
     FailureReported,
     Record,
     RunSucceeded,
+    StageFailed,
     StageInterrupted,
     StageStarted,
 )
@@ -166,3 +168,39 @@ def test_a_loss_that_comes_through_kafka_is_recovered_within_a_second(home: Home
     assert home.pipeline().ignored["failure_of_ended_run"] == 1
     assert home.pipeline().ignored["failure_of_unknown_run"] == 1
     assert len(home.events(StageStarted)) == 2
+
+
+REFUSING = """
+import torch
+from stages.training.task import Task
+
+def collate(records):
+    return torch.tensor([[float(record["x"])] for record in records])
+
+def make():
+    return Task(model=torch.nn.Linear(1, 1), collate=collate, losses=lambda model, x: model(x).squeeze(1) ** 2)
+"""
+
+
+def test_a_document_that_no_retry_mends_is_left_out(home: Home) -> None:
+    """A record that the task refuses fails the real training twice at one step; the third attempt is without it."""
+    (home.folder / "refusing.py").write_text(REFUSING, encoding="utf-8")
+    home.configure("ingest", "train", warm=True)
+    content = json.loads(home.configuration.read_text(encoding="utf-8"))
+    pipeline = content["pipelines"]["one"]
+    pipeline["model"] = {"kind": "module", "factory": "refusing:make"}
+    pipeline["policies"][0]["training"] = {"batch": 2, "context": 1}
+    home.configuration.write_text(json.dumps(content), encoding="utf-8")
+    records = [{"x": None if number == 7 else number} for number in range(20)]
+    (home.inbox / "data.jsonl").write_text("".join(json.dumps(each) + "\n" for each in records), encoding="utf-8")
+    home.start(environment={"PYTHONPATH": str(home.folder)})
+    home.send(event("data.arrived", {"uri": "data.jsonl", "domain": "numbers"}, "1"))
+    home.wait_for(RunSucceeded)
+    failed = home.events(StageFailed)
+    assert [each.failure for each in failed] == ["bad_sample", "bad_sample"]
+    assert failed[0].documents == failed[1].documents != ()
+    assert failed[0].step == failed[1].step
+    assert [decision.verdict for decision in decisions(home)] == ["retry", "quarantine"]
+    (command,) = decisions(home, "quarantine")[0].commands
+    assert isinstance(command, RunStage)
+    assert command.remedy.without == failed[0].documents

@@ -29,8 +29,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from daemon.core.encoding import decode
-from daemon.core.events import CheckpointSaved, DataIngested
+from daemon.core.events import CheckpointSaved
 from daemon.core.plans import Limits, ModelSettings, Plan, Schedule, Start, Training
 from stages.base import Context
 from stages.execute import execute
@@ -39,6 +38,7 @@ from stages.train import train
 from stages.training.engine.device import precision, prepare
 from stages.training.engine.team import Alone
 from stages.training.models import adapter_of
+from tests.attempts import arrived, shards_of, told
 from tests.bench.targets import ROOT, report
 
 if TYPE_CHECKING:
@@ -113,20 +113,11 @@ class Bench:
         with text.open("w", encoding="utf-8") as file:
             for _ in range(4000):
                 file.write(json.dumps({"text": " ".join(generator.choices(words, k=400))}) + "\n")
-        size = text.stat().st_size
-        arrival = Arrival(
-            position=1, path=str(text), format="jsonl", domain="text", bytes=size, tokens=size, documents=4000
-        )
+        arrival = arrived(text, "text", 4000)
         specification = self._specification("ingest", "ingest", 1, arrivals=(arrival,))
         run = self._run_folder(specification)
         execute(run)
-        told = [json.loads(line) for line in lines(run)]
-        events = [decode(line["kind"], line["version"], json.dumps(line["data"])) for line in told]
-        return tuple(
-            Shard(position=event.arrival, domain=event.domain, manifest=event.manifest)
-            for event in events
-            if isinstance(event, DataIngested)
-        )
+        return shards_of(told(run))
 
     def _specification(
         self,

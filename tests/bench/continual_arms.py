@@ -11,19 +11,19 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from daemon.core.encoding import decode
 from daemon.core.events import AnyEvent, DataIngested, StageFailed, StageSucceeded
 from daemon.core.plans import Checkpoint, DataSettings, Limits, ModelSettings, Plan, Schedule, Start, Training
 from daemon.files import write_atomically
 from stages.base import Context, Result
 from stages.evaluate import find_candidate
 from stages.execute import execute
-from stages.run_folder import Arrival, Shard, Specification, finished, lines, place_specification
+from stages.run_folder import Arrival, Shard, Specification, finished, place_specification
 from stages.training.engine.device import prepare
 from stages.training.files import MANIFEST, digest
 from stages.training.judging.evaluation import Budget, Floats
 from stages.training.judging.measuring import held_out, load_recorded
 from stages.training.models import adapter_of
+from tests.attempts import arrived, shards_of, told
 from tests.bench.continual_text import Document, Domain
 
 PIPELINE = "continual"
@@ -109,11 +109,9 @@ def make_world(state: Path, domains: Sequence[Domain], model: ModelSettings, thr
     for position, domain in enumerate(domains):
         for offset, part, share in ((1, "train", 0.0), (2, "held_out", ALMOST_ALL)):
             arrival = _write(state, domain.name, part, getattr(domain, part), 2 * position + offset)
-            told = _run(world, f"{domain.name}-{part}", "ingest", _plan(world, share=share), arrivals=(arrival,))
-            (ingested,) = [event for event in told if isinstance(event, DataIngested)]
-            getattr(world, part)[domain.name] = Shard(
-                position=arrival.position, domain=domain.name, manifest=ingested.manifest
-            )
+            events = _run(world, f"{domain.name}-{part}", "ingest", _plan(world, share=share), arrivals=(arrival,))
+            (ingested,) = [event for event in events if isinstance(event, DataIngested)]
+            (getattr(world, part)[domain.name],) = shards_of(events)
             if part == "train":
                 world.tokens[domain.name] = ingested.amount.tokens
     return world
@@ -183,20 +181,12 @@ def _run(world: World, run: str, stage: str, plan: Plan, **fields: object) -> li
     place_specification(folder, specification)
     if not finished(folder):
         execute(folder)
-    told = _told(folder)
-    if not isinstance(told[-1], StageSucceeded):
-        said = told[-1].message if isinstance(told[-1], StageFailed) else str(told[-1])
+    events = told(folder)
+    if not isinstance(events[-1], StageSucceeded):
+        said = events[-1].message if isinstance(events[-1], StageFailed) else str(events[-1])
         message = f"{run}: {stage} did not succeed: {said} All of it lies in {folder}; remove that to try again."
         raise ArmFailed(message)
-    return told
-
-
-def _told(folder: Path) -> list[AnyEvent]:
-    found = [msgspec.json.decode(line, type=dict[str, msgspec.Raw]) for line in lines(folder)]
-    return [
-        decode(msgspec.json.decode(line["kind"]), msgspec.json.decode(line["version"]), bytes(line["data"]).decode())
-        for line in found
-    ]
+    return events
 
 
 def _write(state: Path, domain: str, part: str, documents: Sequence[Document], position: int) -> Arrival:
@@ -205,12 +195,4 @@ def _write(state: Path, domain: str, part: str, documents: Sequence[Document], p
     data = b"".join(msgspec.json.encode(document) + b"\n" for document in documents)
     if not path.exists():
         write_atomically(path, data)
-    return Arrival(
-        position=position,
-        path=str(path),
-        format="jsonl",
-        domain=domain,
-        bytes=len(data),
-        tokens=len(data),
-        documents=len(documents),
-    )
+    return arrived(path, domain, len(documents), position)

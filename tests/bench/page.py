@@ -13,7 +13,7 @@ from tests.bench.targets import ROOT, TARGETS
 PAGE = ROOT / "docs" / "benchmarks.md"
 KEPT = ROOT / "docs" / "benchmarks"
 SIGNS = {"at_least": "≥", "above": ">", "at_most": "≤", "below": "<"}
-COMMON = {"bench", "value", "target", "holds", "value_is", "date", "commit", "seeds", "machine", "rows"}
+COMMON = {"bench", "value", "target", "holds", "value_is", "date", "commit", "seeds", "machine", "rows", "readings"}
 VERDICTS = {True: "yes", False: "**no**", None: "no bound"}
 
 Result = dict[str, Any]

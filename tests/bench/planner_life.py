@@ -17,12 +17,13 @@ from msgspec.structs import replace
 
 import stages.training  # noqa: F401 - before torch: it says how torch's threads wait
 from daemon.cli.demo import corpus
-from daemon.core.encoding import decode
 from daemon.core.events import AnyEvent, DataIngested, ModelEvaluated, ModelPromoted, ProbeMeasured, StageFailed
 from daemon.core.plans import Amounts, Checkpoint, DataSettings, Limits, ModelSettings, Plan, Start, add, budget, tokens
+from daemon.core.state import lowest
 from policies.base import TrainingSettings
 from stages.execute import execute
-from stages.run_folder import Arrival, Champion, PastRun, Shard, Specification, lines, place_specification
+from stages.run_folder import Arrival, Champion, PastRun, Shard, Specification, place_specification
+from tests.attempts import shards_of, told, write_arrival
 
 MODEL = ModelSettings(preset="micro")
 SETTINGS = TrainingSettings(batch=16, context=128, peak=6e-3, floor=6e-4)
@@ -114,7 +115,7 @@ class Life:
         )
         place_specification(folder, specification)
         execute(folder)
-        events = [_event(line) for line in lines(folder)]
+        events = told(folder)
         failed = next((event for event in events if isinstance(event, StageFailed)), None)
         if failed is not None:
             raise RuntimeError(f"{run}, {stage}: {failed.message}")
@@ -123,20 +124,19 @@ class Life:
     def ingest(self, run: str, arrival: Arrival, standing: Standing, plan: Plan) -> tuple[tuple[Shard, ...], Amounts]:
         """Return the shards of an arrival, and what they hold."""
         _, events = self.stage(run, "ingest", plan=plan, arrivals=(arrival,), past=standing.past)
-        ingested = [event for event in events if isinstance(event, DataIngested)]
-        shards = tuple(Shard(position=e.arrival, domain=e.domain, manifest=e.manifest) for e in ingested)
         amounts: Amounts = {}
-        for event in ingested:
-            amounts = add(amounts, {event.domain: event.amount})
-        return shards, amounts
+        for event in events:
+            if isinstance(event, DataIngested):
+                amounts = add(amounts, {event.domain: event.amount})
+        return shards_of(events), amounts
 
     def train(self, run: str, plan: Plan, new: tuple[Shard, ...], standing: Standing) -> list[AnyEvent]:
         """Probe, train and evaluate; return what the stages told."""
         given = {"plan": plan, "new": new, "past": standing.past, "champion": standing.champion}
-        _, told = self.stage(run, "probe", **given)
+        _, probed = self.stage(run, "probe", **given)
         trained, _ = self.stage(run, "train", **given)
         _, evaluated = self.stage(run, "evaluate", **given, done={"train": str(trained)})
-        return [*told, *evaluated]
+        return [*probed, *evaluated]
 
     def promote(self, run: str, version: int, standing: Standing, new: tuple[Shard, ...], amounts: Amounts) -> Standing:
         """Publish a finished run's candidate; return what the next increment builds on."""
@@ -146,34 +146,17 @@ class Life:
             run, "promote", plan=plan, champion=standing.champion, done=folders, model_version=version
         )
         (promoted,) = [event for event in events if isinstance(event, ModelPromoted)]
-        best = standing.best
         model = Checkpoint(path=promoted.path, sha256=promoted.sha256)
         return Standing(
             champion=Champion(version=version, model=model, trunk=promoted.trunk),
             past=(*standing.past, *new),
             amounts=add(standing.amounts, amounts),
-            best={**best, **{name: min(loss, best.get(name, loss)) for name, loss in promoted.losses.items()}},
+            best=lowest(standing.best, promoted.losses),
         )
 
     def arrival(self, name: str, domain: str, texts: Sequence[str], position: int) -> Arrival:
         """Write an arrival's file, the same bytes every time."""
-        path = self.inbox / f"{name}.jsonl"
-        path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
-        size = path.stat().st_size
-        return Arrival(
-            position=position,
-            path=str(path),
-            format="jsonl",
-            domain=domain,
-            bytes=size,
-            tokens=size,
-            documents=len(texts),
-        )
-
-
-def _event(line: bytes) -> AnyEvent:
-    told = json.loads(line)
-    return decode(told["kind"], told["version"], json.dumps(told["data"]))
+        return write_arrival(self.inbox / f"{name}.jsonl", texts, domain, position)
 
 
 def _plan(
@@ -254,9 +237,9 @@ def live(life: Life, domains: Sequence[tuple[str, list[str]]]) -> Iterator[Tried
             kept = life.kept / f"{run}.json"
             if not kept.exists():
                 start = time.monotonic()
-                told = life.train(run, plan, new, standing)
-                (probe,) = [event for event in told if isinstance(event, ProbeMeasured)]
-                (judged,) = [event for event in told if isinstance(event, ModelEvaluated)]
+                events = life.train(run, plan, new, standing)
+                (probe,) = [event for event in events if isinstance(event, ProbeMeasured)]
+                (judged,) = [event for event in events if isinstance(event, ModelEvaluated)]
                 past = PastRun(
                     run=run,
                     plan=plan,

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from daemon.core.errors import FailureClass
 from daemon.core.events import FailureReported
+from daemon.core.plans import Document
 from tests.golden.tape import Tape
 
 MINUTE: Final = timedelta(minutes=1)
@@ -46,7 +47,7 @@ def recovery() -> Tape:
     tape.arrive(120)
     for _ in range(4):
         tape.begin()
-        tape.fail("loss_spike")
+        tape.fail("straggler")
         tape.wait(MINUTE)
     tape.arrive(120)
     tape.until("train")
@@ -58,6 +59,46 @@ def recovery() -> Tape:
     tape.arrive(5)
     tape.begin()
     tape.fail("time_limit")
+    return tape
+
+
+def remedies() -> Tape:
+    """Trainings that fail in ways of their own, and go on otherwise; a drain and a lost worker change no remedy."""
+    heal = "{kind: stage_recovery, retries: 4, backoff: PT4S, jitter: 0, limits: {out_of_memory: 3}}"
+    tape = Tape(one(heal, "{kind: promotion}"))
+
+    def fails(failure: FailureClass, *, times: int = 2, **where: Any) -> None:  # noqa: ANN401 - its fields
+        for _ in range(times):
+            tape.begin()
+            tape.fail(failure, **where)
+            tape.wait(MINUTE)
+
+    tape.arrive(5_000_000)
+    tape.until("train")
+    tape.begin()
+    tape.checkpoint(100)
+    tape.fail("out_of_memory")
+    fails("not_finite", step=140, documents=[Document(arrival=2, number=7)])
+    tape.begin()
+    tape.interrupt("drain")
+    tape.begin()
+    tape.checkpoint(300)
+    tape.interrupt("died")
+    fails("loss_spike", step=350)
+    tape.begin()
+    tape.checkpoint(500)
+    fails("bad_sample", times=1, step=501, documents=[Document(arrival=2, number=9)])
+    tape.begin()
+    tape.checkpoint(600)
+    fails("bad_checkpoint", step=600)
+    tape.finish()
+    tape.arrive(5_000_000)
+    tape.until("train")
+    fails("out_of_memory", times=4)
+    tape.arrive(5_000_000)
+    tape.until("train")
+    fails("bad_sample", step=3)
+    tape.arrive(5)
     return tape
 
 

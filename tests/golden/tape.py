@@ -1,7 +1,7 @@
 """A tape: the real core driven over a virtual clock, every record of it kept, and records as lines of text."""
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -37,7 +37,7 @@ from daemon.core.events import (
     StageSucceeded,
     Verb,
 )
-from daemon.core.plans import Checkpoint, Law
+from daemon.core.plans import Checkpoint, Document, Law
 from daemon.core.state import Order, Pipeline, Run, State
 from daemon.core.transition import REDUCER_VERSION, evolve
 from daemon.sources import clock
@@ -190,9 +190,13 @@ class Tape:
         saved = Checkpoint(path=f"runs/step-{step}", sha256=SHA)
         self.stage(CheckpointSaved(**self.names(pipeline), step=step, checkpoint=saved), pipeline)
 
-    def fail(self, failure: FailureClass, pipeline: str = "p") -> None:
-        """Let the current attempt fail."""
-        self.stage(StageFailed(**self.names(pipeline), failure=failure, message="it did not work"), pipeline)
+    def fail(
+        self, failure: FailureClass, pipeline: str = "p", *, step: int | None = None, documents: Sequence[Document] = ()
+    ) -> None:
+        """Let the current attempt fail, at a step and on documents where they are given."""
+        place = {"step": step, "documents": tuple(documents)}
+        failed = StageFailed(**self.names(pipeline), failure=failure, message="it did not work", **place)  # type: ignore[arg-type]
+        self.stage(failed, pipeline)
 
     def interrupt(self, reason: InterruptReason, pipeline: str = "p") -> None:
         """Let the current attempt be stopped, or die."""

@@ -16,19 +16,23 @@ from daemon.core.transition import REDUCER_VERSION
 from daemon.replay import replay
 from policies import AnyPolicy
 from policies.base import BasePolicy
+from policies.custom import Custom
 from tests.golden.record import JOURNALS, journals, pins, story, versions
 from tests.golden.scenarios import SCENARIOS
 from tests.golden.tape import read
 
-POLICIES: tuple[type[BasePolicy], ...] = get_args(get_args(AnyPolicy)[0])
+POLICIES: tuple[type[BasePolicy], ...] = tuple(cls for cls in get_args(get_args(AnyPolicy)[0]) if cls is not Custom)
 VERDICTS = {
-    "rewarm_replay": {"due", "waiting", "blocked", "planned", "nothing_left"},
-    "periodic_retraining": {"due", "waiting", "blocked", "running", "judged", "no_model"},
+    "rewarm_replay": {"due", "waiting", "blocked", "planned", "nothing_left", "look", "postponed"}
+    | {"asked", "nothing_pending"}
+    | {"cooling_down", "over_budget", "quiet_hours", "debouncing", "claimed", "awaiting_approval", "spending"},
+    "periodic_retraining": {"due", "waiting", "blocked", "running", "judged", "beside", "no_model"},
     "stage_recovery": {"retry", "backing_off", "given_up", "watching", "ending", "replaced_already"}
+    | {"step_back", "quarantine", "split"}
     | {f"failure_{how}" for how in ("before_start", "elsewhere", "known")}
     | {f"failure_of_{what}_run" for what in ("ended", "no", "stopped", "unknown", "waiting")},
-    "promotion": {"promote", "reject", "hold"},
-    "operator": {"approved", "cancelled", "rolled_back", "not_possible", "adopt", "withdrawn"},
+    "promotion": {"promote", "reject", "hold", "thawed", "watched", "kept", "rolled_back"},
+    "operator": {"approved", "cancelled", "rolled_back", "not_possible", "adopt", "withdrawn", "frozen", "thawed"},
     "sequence": {"advance", "held", "failed", "cancelled", "resume"},
     "arbiter": {"preempt", "cancelled", "withdrawn"},
 }

@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from daemon.cli.demo.steps import SOURCE
-from daemon.cli.explain.render import compared, interval
+from daemon.cli.explain.numbers import compared
+from daemon.cli.explain.render import interval
 from daemon.cli.output import NOTHING, commands, count, program, seconds, short
 from daemon.cli.status import Champion, describe, mlflow_behind
 from daemon.config import Configuration

@@ -4,7 +4,7 @@ import argparse
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from daemon.cli.explain import render
+from daemon.cli.explain import present, render
 from daemon.cli.explain.way import render_way
 from daemon.cli.explain.why import look
 from daemon.cli.output import program, short, show, show_json
@@ -64,6 +64,8 @@ def following(told: Story) -> list[tuple[str, str]]:
     rewarm = program()
     found = [(f"{rewarm} events --run {told.run}", "every record of this run")]
     match told.ending.outcome:
+        case "promoted" if told.rolled_back is not None:
+            found.append((f"{rewarm} champions {told.pipeline}", "which version was live when, and why it went"))
         case "promoted" if told.promoted is not None and told.promoted.model_version > 1:
             found.append((f"{rewarm} request rollback {told.pipeline}", "make the previous version the champion again"))
         case "rejected":
@@ -97,5 +99,5 @@ def _pipeline(configuration: Configuration, name: str, *, as_json: bool) -> int:
     if as_json:
         show_json(seen)
         return 0
-    show(*render.why(seen))
+    show(*present.why(seen))
     return 0

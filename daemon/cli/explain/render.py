@@ -1,13 +1,14 @@
-"""A run's story and a pipeline's present as a person reads them."""
+"""A run's story as a person reads it."""
 
 from collections.abc import Iterable, Iterator, Mapping
 
 from rich.console import RenderableType
 
-from daemon.cli.explain.why import Opinion, Why
+from daemon.cli.explain.band import bands, kept
+from daemon.cli.explain.numbers import compared
 from daemon.cli.output import NOTHING, columns, commands, count, facts, heading, seconds, size, when
 from daemon.cli.words import shift, unmeasured
-from daemon.core.events import Comparison, Loss, Numbers, ProbeMeasured, Scalar
+from daemon.core.events import Comparison, Loss, ProbeMeasured
 from daemon.core.plans import Amounts, Length, Plan, Prediction, Schedule, Training, learning_rate, steps, tokens
 from daemon.core.plans.planner import outcome
 from daemon.story import Arrived, Attempt, Decided, StageTold, Story
@@ -15,18 +16,6 @@ from daemon.story import Arrived, Attempt, Decided, StageTold, Story
 BARS = "▁▂▃▄▅▆▇█"
 CURVE_WIDTH = 48
 UNIT = "Losses are {unit}, held out (lower is better), with 95 % intervals over documents."
-BOUNDS = {
-    "tokens": ("tokens", "at least"),
-    "age_seconds": ("age_seconds", "at least"),
-    "increments": ("increments", "at least"),
-    "seconds": ("seconds", "at least"),
-    "gain": ("min_gain", "at least"),
-    "without_progress": ("retries", "at most"),
-    "failures": ("ceiling", "at most"),
-    "law_runs": ("law_runs", "at least"),
-    "law_error": ("law_error", "at most"),
-}
-"""An input → the threshold it is held against, and how."""
 WORDS = (
     "A run goes through its stages one after the other (4). The champion is the model that is live; the trunk behind "
     "it is the checkpoint from which the next run goes on; replay mixes old data into the new, so that it is not "
@@ -50,41 +39,13 @@ def story(told: Story, files: Mapping[str, str], following: Iterable[tuple[str, 
         ("What happened", list(_happened(told))),
         ("What it brought", list(_brought(told))),
         ("The judgement", list(_judged(told))),
+        ("What policies in shadow said", list(_shadowed(told))),
         ("Where it lies", [facts(files.items(), width=12)] if files else []),
     ]
     for number, (title, content) in enumerate(((t, c) for t, c in sections if c), start=1):
         out += [heading(f"{number}. {title}"), *content, ""]
     out += [heading("What you can do next"), *commands(following)]
     return out
-
-
-def why(seen: Why) -> list[RenderableType]:
-    """Return a pipeline's present in sections."""
-    title = f"{seen.pipeline} at {when(seen.at)}, after record {seen.position:,}"
-    out: list[RenderableType] = [heading(title), facts(_present(seen)), "", heading("What each policy says now")]
-    for opinion in seen.opinions:
-        out += [facts(opinion_rows(opinion), width=20)]
-    if not seen.opinions:
-        out += ["  No policy is configured, so nothing starts by itself."]
-    if seen.wishes:
-        rows = [(w.policy, f"wants {w.wants} since {when(w.since)}; waits for {w.waits_for}") for w in seen.wishes]
-        out += ["", heading("What waits"), facts(rows, width=20)]
-    if seen.decisions:
-        rows = [(d.policy, _sentence(d)) for d in seen.decisions]
-        out += ["", heading("What was decided last"), facts(rows, width=20)]
-    return out
-
-
-def opinion_rows(opinion: Opinion) -> list[tuple[str, str]]:
-    """Return a policy's opinion as rows."""
-    if opinion.verdict is None:
-        return [(opinion.policy, "has nothing to say now")]
-    rows = [(opinion.policy, f"{opinion.verdict}: {opinion.reason}")]
-    rows += [("", line) for line in compared(opinion.inputs, opinion.thresholds)]
-    rows += [("", f"asks again at {when(at)} ({key})") for key, at in sorted(opinion.wakes.items())]
-    if opinion.due:
-        rows.append(("", f"it would have to wait for {opinion.obstacle}" if opinion.obstacle else "it would start now"))
-    return rows
 
 
 def plan_rows(plan: Plan, planned_by: Decided | None) -> list[tuple[str, str]]:
@@ -119,7 +80,7 @@ def plan_rows(plan: Plan, planned_by: Decided | None) -> list[tuple[str, str]]:
     if plan.prediction is not None:
         rows.append(("expected", expectation(plan.prediction, plan.model.unit)))
     if planned_by is not None:
-        rows.append(("fixed by", _sentence(planned_by)))
+        rows.append(("fixed by", sentence(planned_by)))
     return rows
 
 
@@ -181,35 +142,6 @@ def sparkline(training: Training, width: int = CURVE_WIDTH) -> str:
     return "".join(BARS[min(len(BARS) - 1, round(rate / top * (len(BARS) - 1)))] for rate in rates)
 
 
-def compared(inputs: Numbers, thresholds: Numbers) -> Iterator[str]:
-    """Yield what a policy compared, in words."""
-    for name, value in inputs.items():
-        if name.startswith("loss.") or value is None:
-            continue
-        against, how = BOUNDS.get(name, (name, "bound"))
-        if name.startswith("forgetting."):
-            against, how = "max_forgetting", "at most"
-        label = name.replace(".", " of ").replace("_", " ")
-        if name == "shift":
-            weak, strong = thresholds.get("weak_shift"), thresholds.get("strong_shift")
-            yield f"{label} {number(value)} (weak below {number(weak)}, strong from {number(strong)})"
-        elif thresholds.get(against) is not None:
-            yield f"{label} {number(value)} ({how} {number(thresholds[against])})"
-        else:
-            yield f"{label} {number(value)}"
-
-
-def number(value: Scalar) -> str:
-    """Return a number as people write it."""
-    if isinstance(value, bool) or value is None:
-        return str(value)
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:,.0f}" if value.is_integer() and abs(value) >= 1 else f"{value:.4f}"
-    return value
-
-
 def interval(loss: Loss | None, *, signed: bool = False, digits: int = 4) -> str:
     """Return a mean with its interval."""
     if loss is None:
@@ -226,6 +158,8 @@ def comparison_rows(plan: Plan, evaluation: Mapping[str, Comparison]) -> list[tu
         part = "old, more came" if domain in plan.new and domain in plan.past else part
         before = f"{each.champion.mean:.4f}" if each.champion else NOTHING
         rows.append((domain, part, before, f"{each.candidate.mean:.4f}", interval(each.difference, signed=True)))
+        sides = (("on its older documents", each.old), ("on those that came", each.new))
+        rows += [("", name, "", "", interval(side, signed=True)) for name, side in sides if side is not None]
     return rows
 
 
@@ -239,7 +173,8 @@ def _outcome(told: Story) -> str:
         "held": "waits for a person",
         "active": "is going on",
     }
-    return words.get(told.ending.outcome, told.ending.outcome)
+    back = ", and was rolled back" if told.rolled_back is not None else ""
+    return words.get(told.ending.outcome, told.ending.outcome) + back
 
 
 def _amounts(amounts: Amounts) -> str:
@@ -260,6 +195,10 @@ def _arrived(told: Story) -> Iterator[RenderableType]:
         yield facts([("", line) for line in _arrival(arrived)[1:]], width=12)
     if told.further_arrivals:
         yield f"  … and {count(told.further_arrivals, 'further arrival')}."
+    for again in told.again:
+        who = f"{again.by or 'unknown'}{': ' + again.reason if again.reason else ''}"
+        made = f"made pending again by {who}, {when(again.recorded_at)} (#{again.position})"
+        yield facts([("backfill", f"{count(again.arrivals, 'arrival')} {made}")], width=12)
     if not told.arrivals:
         yield "  Nothing new: the run uses what earlier runs were trained on."
 
@@ -300,7 +239,7 @@ def _happened(told: Story) -> Iterator[RenderableType]:
     rows = []
     for stage in told.stages:
         rows += _stage_rows(told, stage)
-    rows += [("recovery", _sentence(decision)) for decision in told.recoveries]
+    rows += [("recovery", sentence(decision)) for decision in told.recoveries]
     rows += [("meanwhile", sentence) for sentence in told.interludes]
     if told.ending.outcome in {"failed", "cancelled"}:
         rows.append((told.ending.outcome, told.ending.reason))
@@ -316,6 +255,8 @@ def _stage_rows(told: Story, stage: StageTold) -> list[tuple[str, str]]:
         rows.append((name, _attempt(told, stage.stage, attempt)))
     if stage.stage == "probe" and told.probe is not None:
         rows += [("", line) for line in documents(told.probe)]
+    if stage.stage == "curate" and told.curated is not None:
+        rows += [("", line) for line in bands(told.curated, told.plan.model.unit)]
     return rows
 
 
@@ -331,6 +272,8 @@ def _attempt(told: Story, stage: str, attempt: Attempt) -> str:
             measured = f"the champion's loss on the new data is {far} against the old's"
             measured += " (the shift, with its 95 % interval)" if told.probe.shift_low is not None else " (the shift)"
         text += f": {measured}"
+    if stage == "curate" and told.curated is not None and attempt.outcome == "succeeded":
+        text += f": {kept(told.curated)}"
     if stage == "train" and "tokens" in metrics:
         text += f": {metrics['tokens']:,.0f} tokens, {metrics.get('tokens_per_second', 0):,.0f} a second"
         if metrics.get("resumed_at"):
@@ -370,21 +313,18 @@ def _judged(told: Story) -> Iterator[RenderableType]:
         return
     rows = [(decision.policy, f"{decision.verdict}: {decision.reason}")]
     rows += [("", line) for line in compared(decision.inputs, decision.thresholds)]
+    if told.rolled_back is not None:
+        rows.append(("rolled back", told.rolled_back.reason))
     yield facts(rows, width=16)
 
 
-def _sentence(decided: Decided) -> str:
+def _shadowed(told: Story) -> Iterator[RenderableType]:
+    if told.shadows:
+        yield facts([(each.policy, sentence(each)) for each in told.shadows], width=16)
+
+
+def sentence(decided: Decided) -> str:
+    """Return a decision in one line."""
     held_back = f" [not now: {decided.suppressed_by}]" if decided.suppressed_by else ""
+    held_back = " [in shadow]" if decided.shadow else held_back
     return f"{decided.verdict}: {decided.reason}{held_back} (#{decided.position})"
-
-
-def _present(seen: Why) -> list[tuple[str, str]]:
-    pending = " · ".join(f"{domain} {amount:,}" for domain, amount in sorted(seen.pending.items()))
-    rows = [
-        ("champion", f"version {seen.champion}" if seen.champion else "none yet"),
-        ("pending", f"{pending} tokens" if pending else "no data waits"),
-        ("active", seen.active or "no run"),
-    ]
-    rows += [("paused", f"by {seen.paused}; `rewarm request resume {seen.pipeline}` ends it")] if seen.paused else []
-    rows += [("held", f"{seen.held} waits for `rewarm request approve`")] if seen.held else []
-    return rows

@@ -33,6 +33,8 @@ def _facts(way: Way) -> Iterator[tuple[str, str]]:
         yield "dropped", f"{way.duplicates:,} documents that were seen before"
     if way.refused is not None:
         yield "refused", way.refused
+    if way.again:
+        yield "backfilled", f"pending again since {', '.join(f'#{position}' for position in way.again)}"
     if way.withdrawn is not None and way.withdrawn_at is not None:
         yield "withdrawn", f"{when(way.withdrawn_at)} (#{way.withdrawn}): it is not sampled since"
 

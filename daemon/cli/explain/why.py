@@ -1,9 +1,12 @@
 """Why a pipeline does what it does now: each policy's opinion recomputed, and what keeps its wishes waiting."""
 
+from collections import deque
 from datetime import datetime
+from typing import Final
 
 import msgspec
 
+from daemon.cli.shadow import InShadow, in_shadow
 from daemon.cli.status import Waiting, describe, hindrance
 from daemon.config import Configuration
 from daemon.core.commands import StartRun, WithdrawWish
@@ -11,17 +14,25 @@ from daemon.core.decisions import Decision
 from daemon.core.drafts import draft
 from daemon.core.events import DecisionMade, Numbers, Record, TimerFired
 from daemon.core.plans import Plan
+from daemon.core.shadowing import acting
+from daemon.core.shadows import view
 from daemon.core.state import Pipeline, State
 from daemon.core.transition import evolve
-from daemon.journal.base import Reader
+from daemon.journal.base import Reader, scan_where
 from daemon.story import Decided, decided
 from policies.base import BasePolicy
+
+LISTED: Final = 5
+"""Starts of a policy in shadow that are shown."""
+SCANNED: Final = 100_000
+"""Records before the last of them that are looked through for the others."""
 
 
 class Opinion(msgspec.Struct, frozen=True, kw_only=True):
     """What a policy would say now; `verdict` None: it has nothing to say.
 
-    `plan` is the run that would start; `obstacle` what keeps it from starting at once.
+    `plan` is the run that would start; `obstacle` what keeps it from starting at once. One in `shadow` is asked of the
+    pipeline as it would be, had it acted.
     """
 
     policy: str
@@ -33,10 +44,14 @@ class Opinion(msgspec.Struct, frozen=True, kw_only=True):
     due: bool = False
     plan: Plan | None = None
     obstacle: str | None = None
+    shadow: InShadow | None = None
 
 
 class Why(msgspec.Struct, frozen=True, kw_only=True):
-    """A pipeline's present: what its policies think, what waits, and what was decided last."""
+    """A pipeline's present: what its policies think, what waits, and what was decided last.
+
+    `spent_day` and `spent_month` are seconds of compute; `shadows` are the last starts that were not.
+    """
 
     pipeline: str
     at: datetime
@@ -46,9 +61,14 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
     paused: str | None
     active: str | None
     held: str | None
+    frozen: str | None
+    spent_day: float
+    spent_month: float
+    claims: dict[str, datetime]
     opinions: tuple[Opinion, ...]
     wishes: tuple[Waiting, ...]
     decisions: tuple[Decided, ...]
+    shadows: tuple[Decided, ...]
 
 
 def hypothetical(state: State, configuration: Configuration, now: datetime) -> State:
@@ -75,7 +95,8 @@ def opinions(state: State, pipeline: Pipeline, policies: tuple[BasePolicy, ...],
         pipeline=pipeline.name,
         event=TimerFired(policy="", key="", due=now),
     )
-    return tuple(_opinion(state, pipeline, policy, question) for policy in policies)
+    shadows = in_shadow(pipeline)
+    return tuple(_opinion(state, pipeline, policy, question, shadows.get(policy.label)) for policy in policies)
 
 
 def look(configuration: Configuration, reader: Reader | None, state: State, name: str, now: datetime) -> Why:
@@ -83,6 +104,7 @@ def look(configuration: Configuration, reader: Reader | None, state: State, name
     state = hypothetical(state, configuration, now)
     pipeline = state.pipelines[name]
     status = describe(state, pipeline, configured=True)
+    day, month = pipeline.spent.on(now)
     return Why(
         pipeline=name,
         at=now,
@@ -92,20 +114,32 @@ def look(configuration: Configuration, reader: Reader | None, state: State, name
         paused=pipeline.paused,
         active=pipeline.active.run if pipeline.active else None,
         held=status.held,
+        frozen=pipeline.frozen,
+        spent_day=day,
+        spent_month=month,
+        claims={key: at for key, at in sorted(pipeline.claims.items()) if at > now},
         opinions=opinions(state, pipeline, configuration.settings.pipelines[name].policies, now),
         wishes=status.wishes,
         decisions=tuple(_latest(reader, pipeline)) if reader is not None else (),
+        shadows=tuple(_unstarted(reader, pipeline)) if reader is not None else (),
     )
 
 
-def _opinion(state: State, pipeline: Pipeline, policy: BasePolicy, question: Record) -> Opinion:
-    decision = policy.opinion(pipeline, question)
+def _opinion(
+    state: State, pipeline: Pipeline, policy: BasePolicy, question: Record, shadow: InShadow | None
+) -> Opinion:
+    # Whoever acts is shown nothing of those in shadow; these see what they would have left.
+    seen = acting(pipeline) if shadow is None else view(pipeline, policy.label, question.recorded_at)
+    try:
+        decision = policy.opinion(seen, question)
+    except Exception as error:  # noqa: BLE001 - a user's policy may raise anything
+        return Opinion(policy=policy.label, verdict="raised", reason=f"{type(error).__name__}: {error}.", shadow=shadow)
     if decision is None:
-        return Opinion(policy=policy.label)
+        return Opinion(policy=policy.label, shadow=shadow)
     start = next((command for command in decision.commands if isinstance(command, StartRun)), None)
     plan, obstacle = None, None
     if start is not None:
-        drafted = draft(pipeline, start.intent, state.position)
+        drafted = draft(seen, start.intent, state.position)
         plan = drafted if isinstance(drafted, Plan) else None
         obstacle = drafted if isinstance(drafted, str) else _obstacle(state, pipeline)
     return Opinion(
@@ -118,6 +152,7 @@ def _opinion(state: State, pipeline: Pipeline, policy: BasePolicy, question: Rec
         due=start is not None,
         plan=plan,
         obstacle=obstacle,
+        shadow=shadow,
     )
 
 
@@ -129,6 +164,20 @@ def _obstacle(state: State, pipeline: Pipeline) -> str | None:
     busy = sum(1 for other in state.pipelines.values() if other.active is not None)
     free = pipeline.active is None and pipeline.paused is None and busy < state.slots
     return None if free else hindrance(state, pipeline)
+
+
+def _unstarted(reader: Reader, pipeline: Pipeline) -> list[Decided]:
+    """Return the last starts of policies in shadow, newest first."""
+    found: dict[str, deque[Decided]] = {}
+    names = [name for name, each in in_shadow(pipeline).items() if each.starts or each.looks]
+    if not names:
+        return []
+    after = max(0, min(pipeline.shadows[name].position for name in names) - SCANNED)
+    for record in scan_where(reader, after, kinds=(DecisionMade.kind,), pipeline=pipeline.name):
+        event = record.event
+        if isinstance(event, DecisionMade) and event.shadow and any(isinstance(c, StartRun) for c in event.commands):
+            found.setdefault(event.policy, deque(maxlen=LISTED)).append(decided(record, event))
+    return sorted((each for name in names for each in found.get(name, ())), key=lambda each: -each.position)
 
 
 def _latest(reader: Reader, pipeline: Pipeline) -> list[Decided]:

@@ -61,6 +61,7 @@ from daemon.core.events.outside import (
     Verb,
 )
 from daemon.core.events.stages import (
+    Band,
     CheckpointSaved,
     DataCurated,
     DataIngested,
@@ -84,6 +85,7 @@ __all__ = [
     "TERMINAL",
     "AnyEvent",
     "Artefact",
+    "Band",
     "Carrier",
     "CatchUp",
     "CheckpointSaved",

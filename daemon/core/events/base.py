@@ -45,11 +45,27 @@ class Loss(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """A domain's held-out loss: the candidate's, the champion's, and candidate minus champion, paired."""
+    """A domain's held-out loss: the candidate's, the champion's, and candidate minus champion, paired.
+
+    Of a domain that is old and of which more came, `old` and `new` are the difference on the documents of earlier
+    arrivals and on those of this run's: what is easy in the new must not hide what was forgotten of the old.
+    """
 
     candidate: Loss
     champion: Loss | None = None
     difference: Loss | None = None
+    old: Loss | None = None
+    new: Loss | None = None
+
+    @property
+    def on_old(self) -> Loss | None:
+        """The difference on documents of earlier arrivals, of a domain that had some."""
+        return self.difference if self.old is None and self.new is None else self.old
+
+    @property
+    def on_new(self) -> Loss | None:
+        """The difference on documents of this run's arrivals, of a domain that has some."""
+        return self.difference if self.old is None and self.new is None else self.new
 
 
 class Carrier(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -105,13 +121,14 @@ class ScheduleSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PolicySettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A configured policy: `configuration` is its own JSON, without secrets."""
+    """A configured policy: `configuration` is its own JSON, without secrets; in `shadow` it does not act."""
 
     name: str
     kind: str
     version: int
     configuration: str
     schedule: ScheduleSettings | None = None
+    shadow: bool = False
 
 
 class PipelineSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,6 +7,9 @@ from daemon.core.errors import FailureClass
 from daemon.core.events.base import Count, Domain, Event, Origin, Position, Sha256, Text
 from daemon.core.plans import Amount, Amounts, Span
 
+Account = Literal["past", "champion", "set_aside"]
+"""What champions were trained on, of them the present one alone, or what is set aside."""
+
 
 class DataArrived(Event, frozen=True):
     """New data lies at `uri`; what the producer left out is completed at the door (tokens: an estimate)."""
@@ -36,7 +39,7 @@ class DataWithdrawn(Event, frozen=True):
     arrival: Count | None = None
     domain: str | None = None
     amount: Amount | None = None
-    account: Literal["past", "champion", "set_aside"] | None = None
+    account: Account | None = None
     reason: Text = ""
 
 
@@ -110,6 +113,8 @@ class OperatorRequested(Event, frozen=True):
     `adopt` takes, and `trained_on` whether it has seen what is pending now. `positions`
     are where `align` lets partitions be read on; `decision` is the position of the decision that `approve` is
     about. `since` and `until` bound, by when they were recorded, the arrivals that `backfill` makes pending again.
+    `accounts` are the amounts by the accounts that they leave for that. `needs_restart` are the keys of the
+    configuration file that `reload` could not take. Both are completed at the door too.
     """
 
     kind: ClassVar[str] = "operator.requested"
@@ -127,3 +132,5 @@ class OperatorRequested(Event, frozen=True):
     decision: Count | None = None
     since: datetime | None = None
     until: datetime | None = None
+    accounts: dict[Account, Amounts] = {}
+    needs_restart: tuple[str, ...] = ()

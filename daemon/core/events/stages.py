@@ -137,7 +137,10 @@ class ProbeMeasured(StageEvent, frozen=True):
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
-    """A cut that `curate` tried: what it keeps, and the loss on the development slice after a short training on it."""
+    """A cut that `curate` tried: what it keeps, and the loss on the development slice after a short training on it.
+
+    Kept are documents and tokens without the slice; the loss is the median of the slice's documents'.
+    """
 
     cut: Cut
     documents: Count
@@ -145,11 +148,29 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     loss: float
 
 
-class DataCurated(StageEvent, frozen=True):
-    """What the run trains on: the band of the past that its best cut keeps.
+class Band(msgspec.Struct, frozen=True, kw_only=True):
+    """The documents of a domain by their scores: mean, sigma and quantiles, and how many stay, from `low` to `high`.
 
-    `documents` and `tokens` are those that were scored, `kept` and `kept_tokens` those that stay. `mean` and `sigma`
-    are of the scores: the documents' losses under the champion.
+    `counts` are those of a histogram over the event's `scale`, what lies beyond it in its outer bins.
+    """
+
+    documents: Count
+    kept: Count
+    mean: float
+    sigma: float
+    low: float
+    high: float
+    quantiles: dict[str, float] = {}
+    counts: tuple[Count, ...] = ()
+
+
+class DataCurated(StageEvent, frozen=True):
+    """What the run trains on: the band of its data that the best cut keeps.
+
+    `documents` and `tokens` are those that the run could train on, `kept` and `kept_tokens` those that it does.
+    `rewritten` got another text from the policy's callable, `left_out` none. A document's score is its loss under the
+    champion; `mean`, `sigma` and `quantiles` are of all scores, most of which lie within `scale`. Without a champion
+    there are no scores and no cut, and everything is kept. `manifest` names the shards.
     """
 
     kind: ClassVar[str] = "data.curated"
@@ -157,13 +178,17 @@ class DataCurated(StageEvent, frozen=True):
     tokens: Count
     kept: Count
     kept_tokens: Count
-    rewritten: Count
-    mean: float
-    sigma: float
-    cut: Cut
-    trials: tuple[Trial, ...]
     manifest: str
     sha256: Sha256
+    rewritten: Count = 0
+    left_out: Count = 0
+    mean: float | None = None
+    sigma: float | None = None
+    quantiles: dict[str, float] = {}
+    cut: Cut | None = None
+    trials: tuple[Trial, ...] = ()
+    domains: dict[str, Band] = {}
+    scale: tuple[float, float] | None = None
 
 
 class ModelEvaluated(StageEvent, frozen=True):

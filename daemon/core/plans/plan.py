@@ -93,11 +93,17 @@ class Training(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What bounds every stage of the run, in seconds; a stage keeps them by itself, with nobody asking."""
+    """What bounds every stage of the run, in seconds; a stage keeps them by itself, with nobody asking.
+
+    `spike_factor`: a training fails as `loss_spike` where the median loss of `spike_steps` steps lies so many times
+    above the lowest such median; None: never.
+    """
 
     time_limit: float = 86_400.0
     heartbeat: float = 300.0
     checkpoint_every: float = 60.0
+    spike_factor: float | None = None
+    spike_steps: int = 32
 
 
 class TokenizerSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -170,7 +176,8 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
 
     `epochs` is how often the run sees its new data (a retrain: all its data), `max_tokens` the most it may cost.
     `adoption` is what a run of kind `adopt` takes in. A run that only looks is measured by its probe, and trains if
-    its policy then says so. `curation`: train on the part of the past that the stage `curate` keeps.
+    its policy then says so. `curation`: train on the part of the past that the stage `curate` keeps. `asked`: a person
+    asked for it, or approved it, so that no guard holds it back.
     """
 
     kind: IntentKind
@@ -185,6 +192,7 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     look: bool = False
     claim: Claim | None = None
     curation: Curation | None = None
+    asked: bool = False
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True):

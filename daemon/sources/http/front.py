@@ -19,12 +19,13 @@ class Front:
     Raises AddressTaken, ConfigurationError.
     """
 
-    def __init__(self, configuration: Configuration, desk: Desk, *, release: str, count: Count = uncounted) -> None:
+    def __init__(
+        self, configuration: Configuration, desk: Desk, door: Door, *, release: str, count: Count = uncounted
+    ) -> None:
         http = configuration.settings.http
         self._state = configuration.state
         self._secure = http.tls is not None
         self._tokens = check(configuration)
-        door = Door(pipelines=dict(configuration.settings.pipelines), roots=configuration.all_roots)
         made = application(desk, door, self._tokens, release=release, count=count)
         self._handle: Handle = serve(made, http.host, http.port, certificate=_certificate(configuration))
         if not http.local and not configuration.tokens:

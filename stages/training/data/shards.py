@@ -23,10 +23,8 @@ from stages.training.data.identity import HASH_BYTES
 from stages.training.data.manifests import Manifest, check_whole, read_manifest
 from stages.training.files import MANIFEST, fits
 
-__all__ = ["END", "VOCABULARY", "Manifest", "Part", "Tokens", "is_whole", "read_manifest"]
+__all__ = ["Manifest", "Part", "Tokens", "is_whole", "read_manifest"]
 
-END = BYTES.end
-VOCABULARY = BYTES.vocabulary
 TRAIN, HELD_OUT = "train", "held_out"
 Tokens = npt.NDArray[np.unsignedinteger]
 
@@ -42,10 +40,11 @@ def is_whole(folder: Path) -> bool:
 class Part:
     """The documents of one part of a shard, memory-mapped; nothing is read before it is asked for.
 
-    Raises StageError (bad_sample) when the shard is not whole.
+    `arrival` is whose they are, for whoever names one. Raises StageError (bad_sample) when the shard is not whole.
     """
 
-    def __init__(self, manifest_path: Path, part: str) -> None:
+    def __init__(self, manifest_path: Path, part: str, arrival: int = 0) -> None:
+        self.arrival = arrival
         self.manifest = read_manifest(manifest_path)
         self._folder = manifest_path.parent
         check_whole(self._folder, self.manifest)

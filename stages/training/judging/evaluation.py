@@ -31,8 +31,9 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Excerpts(msgspec.Struct, frozen=True, kw_only=True):
-    """What is measured of a domain: tokens, each with the one before the first, and their bytes of text."""
+    """What is measured of a domain: documents' names, tokens (each with the one before the first), bytes of text."""
 
+    names: tuple[bytes, ...]
     tokens: list[Tokens]
     bytes: Floats
 
@@ -44,6 +45,7 @@ def choose(parts: Sequence[Part], budget: Budget) -> Excerpts:
     """
     tokens: list[Tokens] = []
     sizes: list[int] = []
+    names: list[bytes] = []
     for name, at, index in _least(parts, budget.documents):
         start, excerpt = _excerpt(parts[at], index, name)
         size = parts[at].text_bytes(index, start, start + EXCERPT_TOKENS)
@@ -52,13 +54,32 @@ def choose(parts: Sequence[Part], budget: Budget) -> Excerpts:
         if size:
             tokens.append(excerpt)
             sizes.append(size)
-    return Excerpts(tokens=tokens, bytes=np.array(sizes, dtype=np.float64))
+            names.append(name)
+    return Excerpts(tokens=tokens, bytes=np.array(sizes, dtype=np.float64), names=tuple(names))
 
 
 def choose_examples(parts: Sequence[Part], budget: Budget) -> Excerpts:
     """Return the whole documents with the least hashes, each an example of size one: losses count per example."""
     chosen = _least(parts, budget.examples)
-    return Excerpts(tokens=[parts[at].document(index) for _, at, index in chosen], bytes=np.ones(len(chosen)))
+    return Excerpts(
+        tokens=[parts[at].document(index) for _, at, index in chosen],
+        bytes=np.ones(len(chosen)),
+        names=tuple(name for name, _, _ in chosen),
+    )
+
+
+def together(samples: Sequence[Excerpts]) -> Excerpts:
+    """Return what is in any of several samples of one domain, each document once."""
+    found = {
+        name: (tokens, size)
+        for each in samples
+        for name, tokens, size in zip(each.names, each.tokens, each.bytes.tolist(), strict=True)
+    }
+    return Excerpts(
+        tokens=[tokens for tokens, _ in found.values()],
+        bytes=np.array([size for _, size in found.values()], dtype=np.float64),
+        names=tuple(found),
+    )
 
 
 def _least(parts: Sequence[Part], count: int) -> list[tuple[bytes, int, int]]:

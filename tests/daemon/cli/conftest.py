@@ -264,6 +264,23 @@ def chronicle(configuration: Configuration) -> Iterator[Chronicle]:
 
 
 @pytest.fixture
+def chronicle_of(configuration: Configuration) -> Iterator[Callable[[str], Chronicle]]:
+    """Begin a journal whose pipeline is configured by a line of YAML."""
+    begun: list[Chronicle] = []
+
+    def begin(pipeline: str) -> Chronicle:
+        assert configuration.file is not None
+        head = CONFIGURATION.partition("pipelines:")[0]
+        configuration.file.write_text(f"{head}pipelines: {{{PIPELINE}: {pipeline}}}", encoding="utf-8")
+        begun.append(Chronicle(load()))
+        return begun[-1]
+
+    yield begin
+    for each in begun:
+        each.close()
+
+
+@pytest.fixture
 def trained(chronicle: Chronicle) -> Chronicle:
     """A history of a first training and an increment that was promoted; no daemon runs any more."""
     chronicle.arrive("prose", 900_000, id="prose-1")

@@ -8,7 +8,8 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.cli.explain import following
-from daemon.cli.explain.render import compared, plan_rows, sparkline, surprises
+from daemon.cli.explain.numbers import compared
+from daemon.cli.explain.render import plan_rows, sparkline, surprises
 from daemon.cli.explain.why import look
 from daemon.cli.plan import foresee
 from daemon.core.errors import RewarmError

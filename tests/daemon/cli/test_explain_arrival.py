@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from daemon.core.events import DataWithdrawn
+from daemon.core.events import DataWithdrawn, OperatorRequested
+from daemon.core.plans import Span
 
 if TYPE_CHECKING:
     from tests.daemon.cli.conftest import Chronicle, Command
@@ -78,6 +79,33 @@ def test_a_training_that_draws_from_a_withdrawn_arrival_begins_again(chronicle: 
     assert active is not None
     assert active.stop == "cancel"
     assert active.stop_again
+
+
+def test_what_was_made_pending_again_is_no_part_of_the_past(chronicle: "Chronicle", rewarm: "Command") -> None:
+    """Its candidate was refused after the backfill: the next version continues one that saw it, and replays others."""
+    prose = chronicle.arrive("prose", 900_000, id="prose-1")
+    chronicle.train()
+    chronicle.arrive("code", 600_000, id="code-2")
+    chronicle.train({"prose": 0.004, "code": -0.8}, shift=0.9)
+    assert chronicle.pipeline.champion is not None
+    gone = {"prose": chronicle.pipeline.champion.past["prose"]}
+    spans = (Span(after=prose.position - 1, upto=prose.position),)
+    asked = OperatorRequested(verb="backfill", by="ann", spans=spans, amounts=gone, accounts={"past": gone})
+    again = chronicle.tell(asked).position
+    chronicle.train({"prose": 0.9, "code": 0.9}, shift=0.9)
+    chronicle.arrive("code", 600_000, id="code-3")
+    chronicle.train({"code": -0.1}, shift=0.9)
+    chronicle.close()
+
+    way = json.loads(rewarm("explain", str(prose.position), "--json").out)
+
+    assert [each["outcome"] for each in way["had"]] == ["promoted", "rejected"]
+    assert [(each["version"], each["how"]) for each in way["saw"]] == [
+        (1, "trained"),
+        (2, "replayed"),
+        (3, "continues"),
+    ]
+    assert f"pending again since #{again}" in rewarm("explain", str(prose.position)).out
 
 
 @pytest.mark.usefixtures("trained")

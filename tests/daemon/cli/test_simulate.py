@@ -24,7 +24,7 @@ def test_a_made_up_history_without_a_journal(rewarm: "Command") -> None:
     """Runs, compute, staleness and the champion's age are told, and that every cost is a default."""
     out = rewarm("simulate", "--days", "3").out
     assert "3 days of virtual time from 2026-01-05 00:00 UTC, seed 1, 1 slot" in out
-    for words in ("increment promoted", "stage-hours", "nine tenths within", "changes of the champion", "mean age"):
+    for words in ("increment promoted", "compute-hours", "nine tenths within", "changes of the champion", "mean age"):
         assert words in out
     assert "there are no past runs to learn from" in out
     assert [line for line in out.splitlines() if len(line) > 80] == []

@@ -14,7 +14,7 @@ import pytest
 from daemon.cli.output import show
 from daemon.cli.session import Daemon, find_daemon
 from daemon.cli.status import JournalStatus, Status, render
-from daemon.core.events import InputRejected, OperatorRequested, Position, SourceDegraded
+from daemon.core.events import DecisionMade, InputRejected, OperatorRequested, Position, SourceDegraded
 from daemon.journal.lock import enrol, release
 
 if TYPE_CHECKING:
@@ -60,6 +60,20 @@ def test_status_names_what_waits_and_for_what(rewarm: "Command", chronicle: "Chr
 
     assert "rewarm_replay: base, waits for the pause by ann: holiday" in out
     assert "prose 900,000 tokens" in out
+
+
+def test_status_shows_a_freeze_and_what_waits_for_an_approval(rewarm: "Command", chronicle: "Chronicle") -> None:
+    """Who froze a pipeline is named, and the decision that a person has to approve."""
+    chronicle.tell(OperatorRequested(verb="freeze", by="ann", reason="release week"))
+    waits = DecisionMade(policy="rewarm_replay", policy_version=3, verdict="awaiting_approval", reason="It is due.")
+    position = chronicle.tell(waits).position
+
+    out = rewarm("status").out
+    status = json.loads(rewarm("status", "--json").out)["pipelines"]["docs-lm"]
+
+    assert "by ann: release week: candidates are held" in out
+    assert f"rewarm_replay: rewarm request approve PIPELINE --decision {position}" in " ".join(out.split())
+    assert (status["frozen"], status["approvals"]) == ("ann: release week", {"rewarm_replay": position})
 
 
 def test_status_shows_the_active_run(rewarm: "Command", chronicle: "Chronicle") -> None:

@@ -155,7 +155,10 @@ def settings(policies: Sequence[Policy], stages: tuple[str, ...] = STAGES, prior
     return PipelineSettings(
         stages=stages,
         priority=priority,
-        policies=tuple(PolicySettings(name=p.label, kind=p.label, version=1, configuration="{}") for p in policies),
+        policies=tuple(
+            PolicySettings(name=p.label, kind="k", version=1, configuration="{}", shadow=getattr(p, "shadow", False))
+            for p in policies
+        ),
     )
 
 

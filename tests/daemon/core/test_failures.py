@@ -88,7 +88,7 @@ def test_a_lost_worker_is_recovered(training: "World") -> None:
     assert decided.verdict == "retry"
     assert "after step 7" in decided.reason
     assert (training.order().attempt, training.order().resume, training.order().lost) == (2, True, "")
-    told = Failures(total=1, without_progress=1, last="worker_lost", message="It is gone.")
+    told = Failures(total=1, without_progress=1, last="worker_lost", message="It is gone.", classes={"worker_lost": 1})
     assert training.run().failures == told
     training.finish()
     assert [event.outcome for event in training.all(RunSucceeded)] == ["promoted"]

@@ -189,7 +189,8 @@ def test_a_policy_retries_after_a_wake_up_under_the_runs_id(world: "World", part
     world.fire()
     assert world.of().timers == {}
     assert (world.order().attempt, world.order().resume) == (2, True)
-    assert world.run().failures == Failures(total=1, without_progress=1, last="transient", message="the net is down")
+    lost = Failures(total=1, without_progress=1, last="transient", message="the net is down", classes={"transient": 1})
+    assert world.run().failures == lost
     world.checkpoint(20)
     assert world.run().failures.without_progress == 0
     world.until("evaluate")

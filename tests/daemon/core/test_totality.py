@@ -33,7 +33,7 @@ WORDS = {
     "policy": ["starter", "low", "high", "retry", "gate", "operator", "nobody"],
     "name": ["starter", "retry", "rewarm_replay"],
     "wish": ["starter", "low:resume"],
-    "key": ["p-2", "age", "interval"],
+    "key": ["p-2", "when", "interval"],
     "domain": ["prose", "code"],
     "sha256": ["0" * 64],
 }

@@ -1,6 +1,7 @@
 """The first signal asks, the second one ends; other signals mean what they meant."""
 
 import os
+import queue
 import signal
 import threading
 
@@ -41,3 +42,19 @@ def test_what_is_asked_for_late_is_done_at_once() -> None:
         assert asked.wait(10)
         asked.then(lambda: told.append("late"))
         assert told == ["late"]
+
+
+def test_a_hangup_asks_for_the_configuration_and_ends_nothing() -> None:
+    """Each SIGHUP is told; of those that came before anybody listened, one."""
+    ended: list[int] = []
+    told: queue.Queue[str] = queue.Queue()
+    before = signal.getsignal(signal.SIGHUP)
+    with Asked(ended.append) as asked:
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGTERM)  # signals are read in their order: with this one the other was
+        assert asked.wait(10)
+        asked.then_reload(lambda: told.put("again"))
+        assert told.get(timeout=10) == "again"
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert told.get(timeout=10) == "again"
+    assert (ended, told.empty(), signal.getsignal(signal.SIGHUP)) == ([], True, before)

@@ -143,6 +143,12 @@ class Maker:
                     )
                     for policy in each
                 ),
+                signals={
+                    name: most
+                    for policy in each
+                    if isinstance(policy, BasePolicy)
+                    for name, most in policy.signals.items()
+                },
             )
             for name, each in policies.items()
         }

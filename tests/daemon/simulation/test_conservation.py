@@ -1,7 +1,7 @@
 """Whatever happens: every arrival is accounted for once, slots are kept, and time never goes back."""
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -12,14 +12,15 @@ from daemon.core.events import (
     RunCancelled,
     RunFailed,
     RunHeld,
+    RunPostponed,
     RunPreempted,
     RunResumed,
     RunStarted,
     RunSucceeded,
 )
+from daemon.simulation.account import GOING_ON
 from daemon.simulation.costs import Costs, Normal, Share
 from daemon.simulation.histories import SHAPES, synthetic
-from daemon.simulation.tally import GOING_ON
 from policies.periodic_retraining import PeriodicRetraining
 from policies.promotion import Promotion
 from policies.rewarm_replay import RewarmReplay
@@ -28,19 +29,27 @@ from policies.stage_recovery import StageRecovery
 if TYPE_CHECKING:
     from tests.daemon.simulation.conftest import Maker
 
-ENDS = (RunSucceeded, RunFailed, RunCancelled, RunHeld, RunPreempted)
+ENDS = (RunSucceeded, RunFailed, RunCancelled, RunHeld, RunPostponed, RunPreempted)
 hours = st.integers(1, 30).map(lambda number: timedelta(hours=number))
 
 
 @st.composite
 def policies(draw: st.DrawFn) -> tuple[Policy, ...]:
     """Draw policies that have something to do with a few days of data."""
+    size = draw(st.sampled_from([20_000, 60_000, 200_000]))
+    looking = {"when": {"signal": "shift", "above": 0.35}, "look": {"tokens": size}}
+    starting: dict[str, Any] = draw(
+        st.just(looking) | st.builds(lambda age: {"after_tokens": size, "max_age": age}, st.none() | hours)
+    )
+    cooldown = draw(st.none() | hours)
     return (
-        RewarmReplay(
-            after_tokens=draw(st.sampled_from([20_000, 60_000, 200_000])),
-            max_age=draw(st.none() | hours),
-            expires_after=draw(st.none() | hours),
-            priority=draw(st.integers(0, 1)),
+        RewarmReplay.model_validate(
+            {
+                **starting,
+                "expires_after": draw(st.none() | hours),
+                "priority": draw(st.integers(0, 1)),
+                "guards": {"cooldown": cooldown},
+            }
         ),
         PeriodicRetraining(
             after_increments=draw(st.none() | st.integers(1, 4)),

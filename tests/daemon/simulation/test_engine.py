@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import pytest
 
+from daemon.core.errors import FailureClass
 from daemon.core.events import (
     CheckpointSaved,
     DataWithdrawn,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from tests.daemon.simulation.conftest import Maker
 
 SMALL = RewarmReplay(after_tokens=100, replay=0.0, limits={"checkpoint_every": 50.0})
+MANY: dict[FailureClass, int] = dict.fromkeys(("worker_lost", "transient", "out_of_memory", "disk_full"), 100)
 GATE = Promotion()
 
 
@@ -75,7 +77,7 @@ def test_schedules_tick_on_the_virtual_clock(make: "Maker") -> None:
 def test_a_failing_stage_is_tried_again_and_given_up(make: "Maker") -> None:
     """With two retries three attempts fail; their arrivals still wait at the end."""
     costs = make.costs(failures={"train": {"transient": 1.0}})
-    policies = (SMALL, StageRecovery(retries=2, backoff=timedelta(seconds=10)), GATE)
+    policies = (SMALL, StageRecovery(retries=2, backoff=timedelta(seconds=10), jitter=0), GATE)
     course = make.course(policies, make.history(make.arrivals([0, 100]), 10_000), costs)
     failed = [at for at, _ in course.told("stage.failed")]
     begun = [at for at, e in course.told("stage.started") if isinstance(e, StageStarted) and e.stage == "train"]
@@ -95,9 +97,9 @@ def test_a_lost_worker_goes_on_from_its_checkpoint(make: "Maker") -> None:
         after_tokens=800,
         replay=0.0,
         limits={"checkpoint_every": 5.0},
-        training={"batch": 1, "context": 8},
+        training={"batch": 2, "context": 4},
     )
-    policies = (small, StageRecovery(retries=50, ceiling=100), GATE)
+    policies = (small, StageRecovery(retries=50, ceiling=100, limits=MANY, jitter=0), GATE)
     course = make.course(policies, make.history(make.arrivals([0, 1], tokens=400), 10_000, (storm,)))
     account = course.tally.account("p")
     assert [run.outcome for run in account.runs.values()] == ["promoted"]

@@ -1,19 +1,21 @@
 """The cost model of a journal: made with known parameters, it gives them back."""
 
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from daemon.core.events import (
     AnyEvent,
     Comparison,
+    DataCurated,
     DataIngested,
     DataRejected,
     Loss,
     ModelEvaluated,
     ProbeMeasured,
     Record,
+    RunPostponed,
     RunStarted,
     RunSucceeded,
     StageFailed,
@@ -32,7 +34,7 @@ from daemon.core.plans import (
     Start,
     Training,
 )
-from daemon.simulation.costs import DEFAULTS, Duration, Normal
+from daemon.simulation.costs import DEFAULTS, Duration, Measured, Normal, Share
 from daemon.simulation.learning import KINDS, duration, learn
 from policies.promotion import Promotion
 from policies.rewarm_replay import RewarmReplay
@@ -260,3 +262,50 @@ def test_a_simulated_journal_teaches_the_costs_that_made_it(make: "Maker") -> No
     assert found.failures["train"]["worker_lost"] == pytest.approx(0.1, abs=0.05)
     assert found.failures["probe"] == {}
     assert found.runs == sum(1 for run in course.tally.account("p").runs.values() if run.outcome == "promoted")
+
+
+def ingested(run: str, arrival: int) -> DataIngested:
+    """Return that a run has taken an arrival in."""
+    amount = Amount(arrivals=1, tokens=100)
+    names = Names(run=run, stage="ingest", attempt=1)
+    return DataIngested(
+        **names, arrival=arrival, domain="code", estimate=amount, amount=amount, duplicates=0, manifest="m", sha256=SHA
+    )
+
+
+def probed(run: str, shift: float, **fields: Any) -> ProbeMeasured:  # noqa: ANN401 - of the event
+    """Return what a probe found."""
+    return ProbeMeasured(run=run, stage="probe", attempt=1, new={}, past={}, shift=shift, **fields)
+
+
+def test_looks_teach_what_probes_measure_of_each_arrival(make: "Maker") -> None:
+    """The probe with the fewest others beside an arrival tells most of it; of equals it is the mean."""
+    events: list[AnyEvent] = [
+        *(
+            started("p-1"),
+            ingested("p-1", 5),
+            probed("p-1", 0.1, drift={"ks": 0.2}),
+            RunPostponed(run="p-1", reason=""),
+        ),
+        *(started("p-2"), ingested("p-2", 5), ingested("p-2", 6), probed("p-2", 0.4)),
+        *(started("p-3"), ingested("p-3", 5), probed("p-3", 0.3, drift={"ks": 0.4}, expected_gain=0.05)),
+    ]
+    costs = learn(records(make, events))
+    assert costs.measured == {
+        5: Measured(shift=0.2, drift={"ks": 0.3}, beside=0, seen=2),
+        6: Measured(shift=0.4, beside=1),
+    }
+    assert costs.drift["ks"].mean == pytest.approx(0.3)
+    assert costs.drift["ks"].seen == 2
+    assert costs.drift["features"] == DEFAULTS.drift["features"], "nobody measured it"
+    assert (costs.expected_gain.mean, costs.expected_gain.seen) == (0.05, 1)
+    assert costs.runs == 1, "a postponed run is over"
+
+
+def test_curate_is_learned_from_what_it_kept_and_what_it_read(make: "Maker") -> None:
+    """Its time is a line over all the run could train on: 1,500 tokens of the plan; the share is of tokens."""
+    names = Names(run="p-1", stage="curate", attempt=1)
+    band = DataCurated(**names, documents=9, tokens=1000, kept=6, kept_tokens=750, manifest="m", sha256=SHA)
+    costs = learn(records(make, [started("p-1"), band, succeeded("p-1", "curate", 3.0)]))
+    assert costs.kept == Share(share=0.75, seen=1)
+    assert costs.duration("curate").per_million == pytest.approx(3.0 / 1500 * 1e6)

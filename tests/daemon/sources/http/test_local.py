@@ -89,7 +89,7 @@ def test_files_of_tls_are_tried(tmp_path: Path) -> None:
 def test_open_to_others_without_a_token_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Listening beyond this machine without tokens is told when the daemon starts; the command line gets in."""
     site = Site(tmp_path)
-    front = Front(configuration(tmp_path, "http: {host: 0.0.0.0, port: 0}"), site.desk, release="1")
+    front = Front(configuration(tmp_path, "http: {host: 0.0.0.0, port: 0}"), site.desk, site.door, release="1")
     front.announce()
     assert find(tmp_path / "state") is not None
     front.withdraw()
@@ -100,7 +100,7 @@ def test_open_to_others_without_a_token_is_warned_of(tmp_path: Path, caplog: pyt
 def test_the_command_line_is_told_where_the_daemon_listens(tmp_path: Path) -> None:
     """A name may lead to several addresses; at another than the daemon's own a stranger could wait for the token."""
     site = Site(tmp_path)
-    front = Front(configuration(tmp_path, "http: {host: localhost, port: 0}"), site.desk, release="1")
+    front = Front(configuration(tmp_path, "http: {host: localhost, port: 0}"), site.desk, site.door, release="1")
     front.announce()
     local = find(tmp_path / "state")
     front.stop()
@@ -113,7 +113,7 @@ def test_a_state_folder_that_cannot_be_written_costs_the_short_way_alone(
 ) -> None:
     """The daemon serves; the command line uses the spool."""
     (tmp_path / "state").write_text("a file", encoding="utf-8")
-    front = Front(configuration(tmp_path, "http: {port: 0}"), Desk(**vars(site.desk)), release="1")
+    front = Front(configuration(tmp_path, "http: {port: 0}"), Desk(**vars(site.desk)), site.door, release="1")
     front.announce()
     front.stop()
     assert "it uses the spool" in caplog.text
