@@ -38,9 +38,9 @@ from daemon.core.plans import (
     falling_peak,
 )
 from daemon.core.state import Pipeline, stands
-from policies import periods
 from policies.guards import VERDICTS, Guarded, Guards, Start
 from policies.guards.asking import GUARD, armed, asked, spending, stays
+from policies.periods import Period
 
 RECONSIDERED = (
     DataArrived,
@@ -62,9 +62,6 @@ def _not_reserved(name: str) -> str:
         raise ValueError(message)
     return name
 
-
-Period = periods.Period
-"""A span of time of at most a century."""
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 

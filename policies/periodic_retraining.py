@@ -32,8 +32,9 @@ from daemon.core.events import (
 from daemon.core.plans import Intent, ScheduleKind
 from daemon.core.signals import LONGEST
 from daemon.core.state import Pipeline, Run, Wish, timer_key
-from policies.base import RECONSIDERED, Period, Starting, blocked, finished_stage
+from policies.base import RECONSIDERED, Starting, blocked, finished_stage
 from policies.curation import CurationSettings
+from policies.periods import Period
 from policies.triggers.base import Moment, moment
 from policies.triggers.models import Forgotten
 from policies.triggers.signals import Signal

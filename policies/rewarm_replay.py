@@ -21,8 +21,9 @@ from daemon.core.events import (
 )
 from daemon.core.plans import Intent, Training, tokens
 from daemon.core.state import Pipeline, Run, free_tokens, free_waited
-from policies.base import RECONSIDERED, Period, blocked, finished_stage
+from policies.base import RECONSIDERED, blocked, finished_stage
 from policies.guards.asking import armed, stays
+from policies.periods import Period
 from policies.planning import Planning
 from policies.triggers import AnyTrigger, Moment, Told, Trigger, leaves, moment, needed, together, unseen
 from policies.triggers.amounts import Arrivals, Tokens

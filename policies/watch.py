@@ -10,7 +10,7 @@ from daemon.core.decisions import rounded
 from daemon.core.events import Numbers
 from daemon.core.signals import LONGEST
 from daemon.core.state import Pipeline
-from policies.base import Period
+from policies.periods import Period
 
 Z = 1.96
 """Standard errors on either side of a difference that chance alone passes in one case of twenty."""

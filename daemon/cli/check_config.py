@@ -199,7 +199,8 @@ def thresholds(policy: PolicyView) -> str:
 
 def _value(value: object) -> str:
     if isinstance(value, dict):
-        return f"({', '.join(f'{key} {_value(each)}' for key, each in value.items())})"
+        given = {key: each for key, each in value.items() if each not in (None, False, [], {})}
+        return f"({', '.join(f'{key} {_value(each)}' for key, each in given.items())})" if given else "none"
     if isinstance(value, list):
         return "; ".join(map(_value, value)) or "none"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

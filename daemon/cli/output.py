@@ -131,7 +131,7 @@ def seconds(value: float) -> str:
     """Return a duration in words that fit its size."""
     if value < 10:  # noqa: PLR2004 - below it tenths matter
         return f"{value:.1f} s"
-    return f"{value:.0f} s" if value < 120 else str(timedelta(seconds=round(value)))  # noqa: PLR2004 - two minutes
+    return f"{value:.0f} s" if value < 120 else str(timedelta(seconds=round(value))).removesuffix(", 0:00:00")  # noqa: PLR2004 - two minutes
 
 
 def kept(settings: Mapping[str, str | int | None]) -> str:

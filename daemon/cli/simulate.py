@@ -1,7 +1,6 @@
 """`rewarm simulate`: what the policies would make of a history, on a virtual clock; nothing is stored."""
 
 import argparse
-import re
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -24,6 +23,7 @@ from daemon.simulation.recorded import in_force, recorded
 from daemon.simulation.report import PolicySet, Report, Simulated, simulate
 from daemon.simulation.rows import cost_rows, rows
 from daemon.simulation.rows import period as period_in_words
+from policies.periods import parse
 
 if TYPE_CHECKING:
     from daemon.cli.session import Commands
@@ -34,7 +34,6 @@ DAYS = 30.0
 MOST_DAYS = 3650
 MOST_EVENTS = 5_000_000
 MOST_TOKENS = 1_000_000_000_000
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 FORMS = ("svg", "png")
 
 
@@ -144,10 +143,10 @@ def check(arguments: argparse.Namespace) -> None:
 
 def period(text: str) -> timedelta:
     """Return a period like 30m, 4h or 2d; raises RewarmError for anything else."""
-    match = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)([smhd])", text.strip())
-    if match is None:
+    found = parse(text)
+    if found is None:
         raise RewarmError(f"--approve-after {text!r} is no period: write a number and a unit, like 90s, 30m, 4h or 2d.")
-    return timedelta(seconds=float(match[1]) * UNITS[match[2]])
+    return found
 
 
 def _form(path: Path) -> str:

@@ -16,8 +16,9 @@ from daemon.settings.kafka import KafkaSettings, check_sources
 from daemon.settings.model import DataConfiguration, LlamaSettings, ModelConfiguration
 from daemon.settings.roots import AnyRoot, CredentialsSettings, check_roots
 from policies import AnyPolicy
-from policies.base import BasePolicy, Period, Starting
+from policies.base import BasePolicy, Starting
 from policies.custom import Custom
+from policies.periods import Period
 from stages import STAGES, USUAL
 
 if TYPE_CHECKING:

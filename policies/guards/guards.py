@@ -15,7 +15,7 @@ from policies.guards.base import Guarded, GuardSettings, Start, shown
 from policies.guards.budget import Budget
 from policies.guards.once import Once
 from policies.guards.quiet import Window
-from policies.periods import Period
+from policies.periods import Period, told
 
 AT_MOST = 10
 """How many times `debounce` the oldest arrival waits where `debounce_at_most` is not given."""
@@ -100,7 +100,7 @@ class Guards(GuardSettings):
             return None
         return Guarded(
             verdict="debouncing",
-            reason=f"Data still comes: it starts when none has come for {self.debounce}, at the latest at "
+            reason=f"Data still comes: it starts when none has come for {told(self.debounce)}, at the latest at "
             f"{shown((oldest or last) + longest)}.",
             until=until,
             inputs={

@@ -24,7 +24,8 @@ from daemon.core.events import (
 )
 from daemon.core.failures import Stray, at_work
 from daemon.core.state import Failures, Pipeline, Run
-from policies.base import BasePolicy, Period
+from policies.base import BasePolicy
+from policies.periods import Period, Wait
 from policies.stage_recovery.table import LOST
 from policies.stage_recovery.treatment import Bounds, Treatment, answer_to, treat
 
@@ -47,15 +48,12 @@ class StageRecovery(BasePolicy):
     limits: dict[FailureClass, Limit] = Field(
         default={}, description="retries of single failure classes in all, for one stage"
     )
-    backoff: timedelta = Field(
-        default=timedelta(seconds=2), ge=timedelta(0), description="wait before the first retry that must wait"
-    )
+    backoff: Wait = Field(default=timedelta(seconds=2), description="wait before the first retry that must wait")
     factor: float = Field(default=2.0, ge=1, le=1000, description="growth of the wait with each failure")
     max_backoff: Period = Field(default=timedelta(minutes=10), description="longest wait")
     jitter: float = Field(default=0.2, ge=0, lt=1, description="share by which a wait may be shorter, by chance")
-    quiet: timedelta = Field(
+    quiet: Wait = Field(
         default=timedelta(seconds=30),
-        ge=timedelta(0),
         description="how long after a retry a report of a loss counts only where it names the worker",
     )
     rollback_steps: int = Field(

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from daemon.core.decisions import rounded
-from policies.periods import Period
+from policies.periods import Period, told
 from policies.triggers.base import Moment, Told, Trigger
 
 
@@ -49,9 +49,9 @@ class Age(Trigger):
         if age is None:
             why = "no data waits" if self.of == "data" else f"there is no {self.of}"
         elif age >= self.age:
-            why = f"{what} {self.age}"
+            why = f"{what} {told(self.age)}"
         else:
-            why = f"{what} {age} of {self.age}"
+            why = f"{what} {told(age)} of {told(self.age)}"
         seconds = rounded(age.total_seconds()) if age is not None else None
         return Told(why=why, inputs={name: seconds}, thresholds={name: self.age.total_seconds()})
 
@@ -76,8 +76,8 @@ class Silence(Trigger):
         """Return how long it has been silent."""
         last, name = moment.state.last_arrival_at, "silence_seconds"
         quiet = moment.now - last if last is not None else None
-        why = f"nothing arrived for {quiet}" if quiet is not None else "nothing has ever arrived"
+        why = f"nothing arrived for {told(quiet)}" if quiet is not None else "nothing has ever arrived"
         if quiet is not None and quiet < self.silence:
-            why += f" of {self.silence}"
+            why += f" of {told(self.silence)}"
         seconds = rounded(quiet.total_seconds()) if quiet is not None else None
         return Told(why=why, inputs={name: seconds}, thresholds={name: self.silence.total_seconds()})

@@ -6,6 +6,7 @@ version. The same work under two policies is one folder, done once; a folder tha
 
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
@@ -73,6 +74,8 @@ class Workshop:
         key = content(specification)
         folder = self.state / "runs" / key / specification.stage / "1"
         given = replace(specification, pipeline=key, run=key, command=f"1/{key}/bench/0", threads=1)
+        if finished(folder) and not (folder / SECONDS).exists():
+            shutil.rmtree(folder)  # it was ended before its time was written down
         place_specification(folder, given)
         if not finished(folder):
             load(specification.implementation)  # what is imported once is no stage's work

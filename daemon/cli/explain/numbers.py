@@ -101,7 +101,9 @@ def _label(name: str) -> str:
         return f"{LABELS[first]}{', to look' if name.startswith('look_') else ''}"
     if first.startswith(SIGNALS):
         return name
-    return name.replace(".", " of ").replace("_", " ")
+    told = first.replace(".", " of ").replace("_", " ")
+    again = re.search(r"_(\d+)$", name)
+    return f"{told} ({again[1]})" if again else told
 
 
 def _shown(name: str, value: Scalar) -> str:

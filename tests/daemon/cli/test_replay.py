@@ -100,7 +100,7 @@ def test_a_change_fails_only_when_strict(
     monkeypatch.setattr(RewarmReplay, "version", 7)
     done = rewarm("replay", "--journal", str(file))
     assert done.code == 0
-    assert "rewarm_replay had version 2, now it has 7" in done.out
+    assert "rewarm_replay had version 3, now it has 7" in done.out
     assert "concerns the future only" in done.out
     assert rewarm("replay", "--journal", str(file), "--strict").code == 1
 

@@ -140,6 +140,7 @@ class Maker:
                         version=policy.version,
                         configuration=policy.model_dump_json(by_alias=True) if isinstance(policy, BasePolicy) else "{}",
                         schedule=getattr(policy, "ticks", None),
+                        shadow=getattr(policy, "shadow", False),
                     )
                     for policy in each
                 ),
