@@ -196,7 +196,11 @@ def _preempted(pipeline: Pipeline, record: Record, run: Run, event: RunPreempted
         not_before=event.until,
     )
     pipeline = _given_back(pipeline, run, record)
-    return replace(pipeline, active=None, yielded=yielded, wishes={**pipeline.wishes, key: wish})
+    wishes = pipeline.wishes
+    if event.until is not None:  # what its policy wished meanwhile is bounded by the same
+        mine = {k: replace(w, not_before=event.until) for k, w in wishes.items() if w.policy == run.policy}
+        wishes = {**wishes, **mine}
+    return replace(pipeline, active=None, yielded=yielded, wishes={**wishes, key: wish})
 
 
 def _given_back(pipeline: Pipeline, run: Run, record: Record) -> Pipeline:

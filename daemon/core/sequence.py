@@ -35,6 +35,8 @@ from daemon.core.state import Pipeline, Run
 
 GATED: Final = "promote"
 """The one stage that runs only when a policy, or a person, has said so."""
+TRAINS: Final = ("curate", "train")
+"""The stages that a look does not reach."""
 ABOUT_ACTIVE: Final = (RunStage, KillStage, FixPlan, FailRun, RejectRun, HoldRun, PreemptRun, PostponeRun)
 MAX_PREEMPTIONS: Final = 3
 
@@ -183,12 +185,6 @@ def advance(pipeline: Pipeline) -> Decision | AnyEvent | None:
     if run.stop == "preempt":
         return _yielding(pipeline, run, following_stage)
     if run.done and following_stage is not None:
-        if following_stage == GATED and not run.forced:
-            return Decision(
-                verdict="held",
-                reason="No policy judged the candidate: it waits for a person (rewarm request approve).",
-                commands=(HoldRun(run=run.run),),
-            )
         return _next_stage(run, following_stage)
     if run.failures.last == DRAINED:
         return _drained(run)
@@ -223,6 +219,19 @@ def _drained(run: Run) -> Decision:
 
 
 def _next_stage(run: Run, stage: str) -> Decision:
+    """Return the order for the stage that follows, or what becomes of a run that no policy took further."""
+    if stage == GATED and not run.forced:
+        return Decision(
+            verdict="held",
+            reason="No policy judged the candidate: it waits for a person (rewarm request approve).",
+            commands=(HoldRun(run=run.run),),
+        )
+    if stage in TRAINS and run.intent.look:
+        return Decision(
+            verdict="postponed",
+            reason="No policy said that this look shall train: what it looked at stays pending.",
+            commands=(PostponeRun(run=run.run),),
+        )
     attempt = run.attempts.get(stage, 0) + 1
     return Decision(
         verdict="advance",

@@ -199,7 +199,7 @@ def test_another_version_of_the_policy_explains(tape: Tape, monkeypatch: pytest.
     monkeypatch.setattr(RewarmReplay, "version", 7)
     found = replay(tape.records)
     assert (found.differs, found.good) == (0, True)
-    assert list(found.changed) == ["rewarm_replay had version 2, now it has 7"]
+    assert list(found.changed) == ["rewarm_replay had version 3, now it has 7"]
     at = decisions(tape.records, "promotion")[0]
     assert replay(retold(tape.records, at, reason="moon")).differs == 1
     monkeypatch.undo()

@@ -16,7 +16,7 @@ def one(*policies: str) -> str:
 
 
 def looks() -> Tape:
-    """Looks that find too little, and one that finds a shift; a person who does not wait; nothing to train on."""
+    """Looks that find too little, or a shift; a person who does not wait; a look whose policy is gone when it ends."""
     grow = (
         "{kind: rewarm_replay, when: {any: [{tokens: 400}, {signal: shift, above: 0.5}, {age: P2D}]}, "
         "look: {tokens: 100}}"
@@ -38,6 +38,10 @@ def looks() -> Tape:
     tape.finish()
     tape.arrive(120)
     tape.request("train", reason="while a run looks")
+    tape.finish()
+    tape.arrive(120)
+    tape.until("probe")
+    tape.start(one(HEAL, JUDGE))
     tape.finish()
     return tape
 

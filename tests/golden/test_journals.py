@@ -33,7 +33,7 @@ VERDICTS = {
     | {f"failure_of_{what}_run" for what in ("ended", "no", "stopped", "unknown", "waiting")},
     "promotion": {"promote", "reject", "hold", "thawed", "watched", "kept", "rolled_back"},
     "operator": {"approved", "cancelled", "rolled_back", "not_possible", "adopt", "withdrawn", "frozen", "thawed"},
-    "sequence": {"advance", "held", "failed", "cancelled", "resume"},
+    "sequence": {"advance", "held", "failed", "cancelled", "resume", "postponed"},
     "arbiter": {"preempt", "cancelled", "withdrawn"},
 }
 """Everything that a shipped policy, or the core itself, may say."""

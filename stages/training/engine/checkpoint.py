@@ -47,7 +47,8 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     plan: str
     files: dict[str, Stamp]
-    remedy: Remedy = NO_REMEDY
+    remedy: Remedy | msgspec.UnsetType = msgspec.UNSET
+    """Without one it is left out: the manifest is then what the first release wrote, to the byte."""
 
 
 class Contents(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,7 +77,7 @@ def write_checkpoint(folder: Path, contents: Contents) -> str:
             seed=contents.seed,
             plan=contents.plan,
             files=files,
-            remedy=contents.remedy,
+            remedy=contents.remedy if contents.remedy != NO_REMEDY else msgspec.UNSET,
         )
         write_file(aside / MANIFEST, msgspec.json.format(msgspec.json.encode(saved)))
     return digest(folder / MANIFEST)

@@ -1,6 +1,8 @@
 """Which checkpoints an attempt may go on from: those that the remedies in force would have led to themselves."""
 
-from daemon.core.plans import Remedy, Span
+from msgspec import UNSET
+
+from daemon.core.plans import NO_REMEDY, Remedy, Span
 from stages.training.engine.checkpoint import Saved
 
 
@@ -10,7 +12,7 @@ def is_ancestor(saved: Saved, remedy: Remedy) -> bool:
     Where they differ it does from one at or before the step `before`, up to which the same batches were left out. How
     the arithmetic is done (`accumulate`) does not matter.
     """
-    made = saved.remedy
+    made = NO_REMEDY if saved.remedy is UNSET else saved.remedy
     if (made.skip, made.before, made.without) == (remedy.skip, remedy.before, remedy.without):
         return True
     if remedy.before is None or saved.step > remedy.before:

@@ -16,8 +16,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial.distance import jensenshannon
-from scipy.stats import ks_2samp, wasserstein_distance
 
 from stages.training.data.shards import Tokens
 
@@ -32,6 +30,8 @@ def of_losses(new: Floats, past: Floats) -> dict[str, float]:
     """Return the distances between two samples of document losses; nothing where one has too few."""
     if min(len(new), len(past)) < FEWEST:
         return {}
+    from scipy.stats import ks_2samp, wasserstein_distance  # its import starts a thread: after the fork
+
     tested = ks_2samp(new, past, method="asymp")
     return {
         "ks": _figure(tested.statistic),
@@ -44,6 +44,9 @@ def of_tokens(new: Sequence[Tokens], past: Sequence[Tokens]) -> dict[str, float]
     """Return the distances between what two samples of documents are made of; nothing where one has too few."""
     if min(len(new), len(past)) < FEWEST:
         return {}
+    from scipy.spatial.distance import jensenshannon
+    from scipy.stats import ks_2samp
+
     size = 1 + max(int(document.max()) for document in (*new, *past) if len(document))
     totals = [np.bincount(np.concatenate(side), minlength=size) for side in (new, past)]
     frequent = np.argsort(-(totals[0] + totals[1]), kind="stable")[:FREQUENT]

@@ -9,7 +9,16 @@ from msgspec.structs import replace
 
 from daemon.core.commands import FixPlan, PostponeRun, PreemptRun, StartRun
 from daemon.core.decisions import Decision
-from daemon.core.events import DataArrived, DecisionMade, Record, RunPostponed, RunResumed, StageSucceeded, TimerFired
+from daemon.core.events import (
+    DataArrived,
+    DecisionMade,
+    EvaluationReported,
+    Record,
+    RunPostponed,
+    RunResumed,
+    StageSucceeded,
+    TimerFired,
+)
 from daemon.core.plans import Claim, Intent
 from daemon.core.state import Pipeline, free_tokens
 
@@ -130,3 +139,28 @@ def test_a_run_that_yields_until_an_instant_waits_for_it(make_world: "MakeWorld"
     assert world.all(TimerFired)
     world.finish()
     assert world.of().champion is not None
+
+
+def test_a_wish_that_stood_waits_as_long_as_the_run_that_yields(make_world: "MakeWorld", parts: "type[Parts]") -> None:
+    """What the policy of a run that yields until an instant had wished meanwhile is not acted on before that either."""
+
+    def answer(state: Pipeline, record: Record) -> Decision | None:
+        run = state.active
+        if run is None or not isinstance(record.event, EvaluationReported) or run.stop is not None:
+            return None
+        until = record.recorded_at + timedelta(hours=1)
+        stop = PreemptRun(run=run.run, until=until)
+        return Decision(verdict="over_budget", reason="Nothing is left.", commands=(stop,), wakes={"budget": until})
+
+    world = make_world(parts.Starter(), parts.Gate(), parts.Scripted("limit", answer))
+    world.arrive()
+    world.until("train")
+    world.arrive(150)
+    assert "starter" in world.of().wishes
+    world.fact(EvaluationReported(metric="m", value=1.0))
+    world.stopped()
+
+    assert world.of().active is None
+    assert {wish.not_before for wish in world.of().wishes.values()} == {max(world.of().timers.values())}
+    world.fire()
+    assert world.of().active is not None
