@@ -1,4 +1,4 @@
-"""When to train, how, and what may go live: one file is one policy; the union below registers it."""
+"""When to train, how, and what may go live: one file or folder is one policy; the union below registers it."""
 
 from typing import Annotated
 

@@ -52,16 +52,16 @@ from daemon.settings.roots import CredentialsSettings, RootSettings
 from daemon.sources.kafka.messages import read
 from policies import AnyPolicy
 from policies.base import LimitSettings, TrainingSettings
-from policies.curation import CurationSettings, CutSettings
 from policies.guards import Guards
 from policies.guards.budget import Budget
 from policies.guards.once import Once
 from policies.guards.quiet import Window
-from policies.periodic_retraining import PlateauSettings
-from policies.planning import PhaseSettings, PlannerSettings, WeightSettings
-from policies.promotion import WindowSettings
+from policies.periodic_retraining.curation import CurationSettings, CutSettings
+from policies.periodic_retraining.policy import PlateauSettings
+from policies.promotion.policy import WindowSettings
+from policies.promotion.watch import WatchSettings
+from policies.rewarm_replay.planning import PhaseSettings, PlannerSettings, WeightSettings
 from policies.triggers.signals import Signal
-from policies.watch import WatchSettings
 from tests.bench.page import between, render, results
 
 ROOT = Path(__file__).parent.parent

@@ -119,7 +119,9 @@ def shift(event: ProbeMeasured, digits: int = 4) -> str:
 
 def unmeasured(event: ProbeMeasured) -> str:
     """Return why a probe has no shift."""
-    return "no past to compare with" if event.new else "no champion yet"
+    if event.new:
+        return "no past to compare with"
+    return "nothing new to compare" if event.past else "no champion yet"
 
 
 def curated(event: DataCurated) -> str:

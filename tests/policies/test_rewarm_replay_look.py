@@ -30,7 +30,8 @@ from daemon.core.ledger import Cost, Reading
 from daemon.core.plans import Intent
 from daemon.core.state import Pipeline, State, Verdict
 from daemon.core.transition import evolve
-from policies.rewarm_replay import RewarmReplay, left
+from policies.rewarm_replay import RewarmReplay
+from policies.rewarm_replay.policy import left
 
 Build = Any
 BASE = datetime(2026, 3, 1, 12, tzinfo=UTC)

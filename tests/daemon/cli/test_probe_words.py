@@ -28,11 +28,12 @@ def test_a_shift_has_its_interval(measured: ProbeMeasured) -> None:
 
 
 def test_a_probe_without_a_shift_says_why(measured: ProbeMeasured) -> None:
-    """There was no champion, or there was one and nothing of the past was held out."""
+    """There was no champion; there was one, and nothing of the past was held out, or nothing was new."""
     alone = msgspec.structs.replace(measured, shift=None, past={})
 
     assert unmeasured(alone) == "no past to compare with"
     assert unmeasured(msgspec.structs.replace(alone, new={})) == "no champion yet"
+    assert unmeasured(msgspec.structs.replace(measured, shift=None, new={})) == "nothing new to compare"
     assert summary(msgspec.structs.replace(alone, near_duplicates={})) == "there is no past to compare with"
 
 

@@ -24,7 +24,7 @@ from daemon.core.state import Pipeline, Run, free_tokens, free_waited
 from policies.base import RECONSIDERED, blocked, finished_stage
 from policies.guards.asking import armed, stays
 from policies.periods import Period
-from policies.planning import Planning
+from policies.rewarm_replay.planning import Planning
 from policies.triggers import AnyTrigger, Moment, Told, Trigger, leaves, moment, needed, together, unseen
 from policies.triggers.amounts import Arrivals, Tokens
 from policies.triggers.costs import Regret

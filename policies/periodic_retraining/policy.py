@@ -33,7 +33,7 @@ from daemon.core.plans import Intent, ScheduleKind
 from daemon.core.signals import LONGEST
 from daemon.core.state import Pipeline, Run, Wish, timer_key
 from policies.base import RECONSIDERED, Starting, blocked, finished_stage
-from policies.curation import CurationSettings
+from policies.periodic_retraining.curation import CurationSettings
 from policies.periods import Period
 from policies.triggers.base import Moment, moment
 from policies.triggers.models import Forgotten

@@ -24,8 +24,8 @@ from daemon.core.runs import resume_key
 from daemon.core.signals import LONGEST, REPORTED
 from daemon.core.state import Pipeline, Run, timer_key
 from policies.base import BasePolicy
-from policies.judgement import Bounds, Judged, judge
-from policies.watch import WatchSettings
+from policies.promotion.judgement import Bounds, Judged, judge
+from policies.promotion.watch import WatchSettings
 
 FREEZE, WATCH = "freeze", "watch"
 CONCERNED = (
