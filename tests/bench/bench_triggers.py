@@ -62,8 +62,10 @@ TRAINING = {
 }
 SHIFT = 0.05
 """Nats per byte above the past from which new text is worth a training."""
-REGRET = 0.2
-"""Hours of the processor that a million tokens' waiting for an hour is worth."""
+REGRET = 0.05
+"""Hours of the processor that a million tokens' waiting for an hour is worth: by simulation, as many runs as `amount`."""
+LIMITS = {"time_limit": 30 * 86_400.0}
+"""Virtual seconds: an attempt here takes longer than the day that is usual, and nothing stops a real one."""
 FOLLOWING = ("amount", "time")
 """Whose runs follow from what arrives and when: a simulation knows all of that."""
 
@@ -90,7 +92,14 @@ def policies(unit: int) -> dict[str, dict[str, Any]]:
 def configuration(name: str, size: str, policy: Mapping[str, Any], series: Sequence[str] = SERIES) -> dict[str, Any]:
     """Return the whole configuration of a policy; only `policy` is its own."""
     shape = {key: value for key, value in msgspec.structs.asdict(SHAPES[size]).items() if value is not None}
-    shared = {"kind": "rewarm_replay", "name": name, "planner": "off", "replay": 0.1, "training": TRAINING}
+    shared = {
+        "kind": "rewarm_replay",
+        "name": name,
+        "planner": "off",
+        "replay": 0.1,
+        "training": TRAINING,
+        "limits": LIMITS,
+    }
     pipeline = {
         "model": {"kind": "llama", "preset": "nano", **shape},
         "data": {"held_out": 0.2},
