@@ -63,7 +63,7 @@ TRAINING = {
 SHIFT = 0.05
 """Nats per byte above the past from which new text is worth a training."""
 REGRET = 0.05
-"""Hours of the processor that a million tokens' waiting for an hour is worth: by simulation as many runs as `amount`."""
+"""Hours of the processor that a million tokens' wait of an hour is worth: by simulation as many runs as `amount`."""
 LIMITS = {"time_limit": 30 * 86_400.0}
 """Virtual seconds: an attempt here takes longer than the day that is usual, and nothing stops a real one."""
 FOLLOWING = ("amount", "time")
