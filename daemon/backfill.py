@@ -57,9 +57,7 @@ def complete(reader: Reader, pipeline: str, before: Pipeline | None, event: Oper
             accounts[place.account] = add(accounts.get(place.account, {}), amount)
     spans = _spans([(record.position, places[record.position]) for record in found])
     if not spans:
-        period = f"from {since.isoformat()} to {until.isoformat()}"
-        message = f"Of {len(found)} arrivals of {pipeline} {period} none is used or set aside: there is nothing to do."
-        raise InputError("nothing_to_backfill", message)
+        raise InputError("nothing_to_backfill", _nothing(len(found), pipeline, since, until))
     if before and len(before.readmitted) + len(spans) > MAX_READMITTED:
         message = f"{len(before.readmitted)} spans wait for their next run already, and these are {len(spans)} more."
         raise InputError("too_many_readmitted", message)
@@ -96,7 +94,19 @@ def behind(reader: Reader, pipeline: str, upto: int, spans: Sequence[Span]) -> I
 
 
 def _instant(at: datetime | None) -> datetime | None:
-    return at.astimezone(UTC) if at is not None and at.tzinfo is not None else None
+    try:
+        return at.astimezone(UTC) if at is not None and at.tzinfo is not None else None
+    except OverflowError as error:
+        raise InputError("missing_period", f"{at} lies outside the years that a calendar has in UTC.") from error
+
+
+def _nothing(arrivals: int, pipeline: str, since: datetime, until: datetime) -> str:
+    """Return why nothing of a period can be used again."""
+    period = f"from {since:%Y-%m-%d %H:%M:%S} to {until:%Y-%m-%d %H:%M:%S} UTC"
+    if not arrivals:
+        return f"No arrival of {pipeline} was recorded {period}."
+    why = "pending already, of a run that is active, preempted or held, withdrawn, or refused"
+    return f"No arrival of {pipeline} {period} can be used again: each of the {arrivals:,} is {why}."
 
 
 def _arrived(reader: Reader, pipeline: str, since: datetime, until: datetime) -> list[Record]:

@@ -155,7 +155,10 @@ def _set_aside(reader: Reader, pipeline: str, before: Pipeline | None, event: Op
             case _:
                 pass
     if rejected is None:
-        message = f"Run {event.run!r} of {pipeline} has set nothing aside: only a rejected candidate's run does."
+        message = (
+            f"Run {event.run!r} of {pipeline} has set nothing aside: only a rejected candidate's run does. What a "
+            "version that was rolled back had is used again by `rewarm backfill`."
+        )
         raise InputError("nothing_set_aside", message)
     if (again := backfill.later(reader, pipeline, at, rejected.spans)) is not None:
         message = (

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from datetime import date, timedelta
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, cast, get_args, get_origin
@@ -25,12 +26,19 @@ from policies.base import BasePolicy
 from stages.roots import Remote
 
 BOOL = "tag:yaml.org,2002:bool"
+SPAN = "is no span of time: write a number and a unit (90s, 30m, 6h, 2d, 1w), or ISO 8601 (PT6H)"
+ZONE = "needs a time and a zone, as in 2026-12-20T00:00:00Z"
 PLAIN = {
     "model_type": "must hold keys and values",
     "dict_type": "must hold keys and values",
     "tuple_type": "must be a list, such as [a, b]",
     "too_short": "must hold at least 1 item, and is empty",
     "union_tag_not_found": "must be keys and values, with a `kind` among them",
+    "model_attributes_type": "must hold keys and values",
+    "recursion_loop": "stands inside itself: what `&` names is used within it by `*`",
+    "time_delta_type": SPAN,
+    "time_delta_parsing": SPAN,
+    "timezone_aware": ZONE,
 }
 """Type of a mistake → what is meant, in the words of whoever writes YAML and knows no Python."""
 SEARCHED = (Path("rewarm.yaml"), Path("/etc/rewarm/rewarm.yaml"))
@@ -238,11 +246,18 @@ def _explain(file: Path | None, problem: Any) -> str:  # noqa: ANN401 - pydantic
     elif problem["type"] not in {"missing", "too_short", "union_tag_not_found"}:
         given = problem["input"]
         hidden = _secret(problem) or isinstance(given, dict | BaseModel)
-        message = message if hidden else f"{message} (it is {'empty' if given is None else repr(given)})"
+        message = message if hidden else f"{message} (it is {_written(given)})"
     variables = [PREFIX + "__".join(str(part) for part in named).upper() for named in _named(problem["loc"])]
     variable = next((name for name in variables if name in os.environ), None)
     place = f"the environment ({variable})" if variable else file or "the environment"
     return f"{place}: {where}: {message}."
+
+
+def _written(given: object) -> str:
+    """Return a value about as it stands in the file."""
+    if given is None:
+        return "empty"
+    return str(given) if isinstance(given, date | timedelta) else repr(given)
 
 
 def _secret(problem: Any) -> bool:  # noqa: ANN401 - as above

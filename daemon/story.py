@@ -21,6 +21,7 @@ from daemon.core.events import (
     ModelPromoted,
     ModelRolledBack,
     Numbers,
+    OperatorRequested,
     PlanFixed,
     ProbeMeasured,
     Record,
@@ -117,7 +118,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
 class Story(msgspec.Struct, frozen=True, kw_only=True):
     """The chain of causes of a run, from what arrived to where its files lie.
 
-    `traceparent` is that of the fact that led to its start.
+    `traceparent` is that of the fact that led to its start; `asked` says who did where it was a person's request.
     """
 
     run: str
@@ -144,6 +145,7 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     interludes: tuple[str, ...]
     ending: Ending
     traceparent: str = ""
+    asked: str = ""
 
 
 def runs(reader: Reader, pipeline: str | None = None) -> list[Record]:
@@ -171,7 +173,7 @@ def tell(reader: Reader, run: str) -> Story:
     arrivals, further = _arrivals(reader, pipeline, event.plan.spans)
     plans = [r for r in records if isinstance(r.event, PlanFixed)]
     plan = plans[-1].event.plan if plans and isinstance(plans[-1].event, PlanFixed) else event.plan
-    wish = _wish(reader, pipeline, event)
+    wish, cause = _wish(reader, pipeline, event), _cause(reader, event)
     return Story(
         run=run,
         pipeline=pipeline,
@@ -196,7 +198,8 @@ def tell(reader: Reader, run: str) -> Story:
         rolled_back=_last(records, ModelRolledBack),
         interludes=tuple(_interludes(records)),
         ending=_ending(records, started),
-        traceparent=_trace(reader, event),
+        traceparent=cause.carrier.traceparent if cause is not None and cause.carrier is not None else "",
+        asked=_asked(cause),
     )
 
 
@@ -247,11 +250,19 @@ def _acts(decision: DecisionMade) -> bool:
     return bool(decision.commands) and not decision.shadow
 
 
-def _trace(reader: Reader, started: RunStarted) -> str:
-    """Return the traceparent of the fact that led to a run's start, "" for none."""
+def _cause(reader: Reader, started: RunStarted) -> Record | None:
+    """Return the fact that led to a run's start."""
     cause = started.command.partition("/")[0]
     page = reader.records(int(cause) - 1, 1, upto=int(cause)) if cause.isdecimal() else []
-    return next((record.carrier.traceparent for record in page if record.carrier is not None), "")
+    return page[0] if page else None
+
+
+def _asked(cause: Record | None) -> str:
+    """Return a person's request in words; "" for any other fact."""
+    if cause is None or not isinstance(cause.event, OperatorRequested):
+        return ""
+    event = cause.event
+    return f"{event.verb} by {event.by or 'unknown'}{event.reason and f': {event.reason}'} (#{cause.position})"
 
 
 def _arrivals(reader: Reader, pipeline: str, spans: Iterable[Span]) -> tuple[list[Record], int]:

@@ -2,15 +2,15 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from msgspec.structs import replace
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from daemon.core.commands import FixPlan, PostponeRun, StartRun, WithdrawWish
-from daemon.core.decisions import RESERVED, Decision
+from daemon.core.decisions import AWAITING, RESERVED, Decision
 from daemon.core.events import (
     ConfigurationChanged,
     DataArrived,
@@ -18,7 +18,6 @@ from daemon.core.events import (
     DataRejected,
     DataWithdrawn,
     ModelPromoted,
-    ModelRolledBack,
     OperatorRequested,
     Record,
     ScheduleSettings,
@@ -42,6 +41,7 @@ from policies.guards import VERDICTS, Guarded, Guards, Start
 from policies.guards.asking import GUARD, armed, asked, spending, stays
 from policies.periods import Period
 
+SOON: Final = timedelta(seconds=1)
 RECONSIDERED = (
     DataArrived,
     DataWithdrawn,
@@ -50,7 +50,6 @@ RECONSIDERED = (
     TimerFired,
     OperatorRequested,
     ModelPromoted,
-    ModelRolledBack,
     ConfigurationChanged,
 )
 """The facts after which a wish to start is considered anew."""
@@ -327,7 +326,17 @@ class Starting(BasePolicy):
 
     def spending(self, state: Pipeline, record: Record) -> Decision | None:
         """Return what the budget says of this policy's active run, if anything: ask it before all else."""
-        return None if self.guards.budget is None else spending(state, record, self.label, self.guards.budget)
+        if self.guards.budget is None:
+            return None
+        said = spending(state, record, self.label, self.guards.budget)
+        return None if said is None else self.still_awaits(state, record, said)
+
+    def still_awaits(self, state: Pipeline, record: Record, decision: Decision) -> Decision:
+        """Return `decision`, which is about a run; a start that awaits an approval is told anew right after it."""
+        standing = state.verdicts.get(self.label)
+        if standing is None or standing.verdict != AWAITING:
+            return decision
+        return replace(decision, wakes={**decision.wakes, GUARD: record.recorded_at + SOON})
 
     def kept_back(self, state: Pipeline, since: int) -> bool:
         """Return whether a guard has kept a start back after a position: the occasion that made it due still stands."""

@@ -2,12 +2,15 @@
 
 import importlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, ClassVar, Literal, Self
 
+import msgspec
+from msgspec.structs import replace
 from pydantic import ConfigDict, Field, ValidationError, model_serializer, model_validator
 
+from daemon.core.commands import ResumeRun, StartRun
 from daemon.core.decisions import Decision
 from daemon.core.events import Record, ScheduleSettings
 from daemon.core.state import Pipeline
@@ -67,12 +70,12 @@ class Custom(BasePolicy):
         return self.inner.signals
 
     def decide(self, state: Pipeline, record: Record) -> Decision | None:
-        """Return what follows from the fact, if anything."""
-        return self.inner.decide(state, record)
+        """Return what follows from the fact, if anything; raises an error for an answer that cannot be kept."""
+        return _kept(self.inner.decide, state, record)
 
     def opinion(self, state: Pipeline, record: Record) -> Decision | None:
         """Return the standing opinion with today's numbers."""
-        return self.inner.opinion(state, record)
+        return _kept(self.inner.opinion, state, record)
 
     @model_serializer
     def _whole(self) -> dict[str, Any]:
@@ -113,6 +116,26 @@ def usual_name(cls: type[BasePolicy]) -> str:
     if kind is not None and isinstance(kind.default, str) and kind.default:
         return kind.default
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower().lstrip("_")
+
+
+def _kept(method: Callable[[Pipeline, Record], object], state: Pipeline, record: Record) -> Decision | None:
+    """Return an answer as the journal keeps it: what nobody has checked must not stop the loop, or wake it for ever."""
+    try:
+        answer = method(state, record)
+    except SystemExit as error:
+        raise ValueError(f"it would end the process (SystemExit: {error})") from error
+    if answer is None:
+        return None
+    if not isinstance(answer, Decision):
+        raise TypeError(f"it answered {type(answer).__name__}, and neither a Decision nor None")
+    try:
+        decision = msgspec.json.decode(msgspec.json.encode(answer), type=Decision)
+        wakes = {key: at for key, at in decision.wakes.items() if at > record.recorded_at}
+    except Exception as error:
+        raise ValueError(f"its decision cannot be kept: {error}") from error
+    if len(decision.commands) > 1 and any(isinstance(each, StartRun | ResumeRun) for each in decision.commands):
+        raise ValueError("a decision that starts a run carries no other command")
+    return decision if len(wakes) == len(decision.wakes) else replace(decision, wakes=wakes)
 
 
 def _mistakes(cls: type[BasePolicy], error: ValidationError) -> str:

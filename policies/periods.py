@@ -11,9 +11,12 @@ WRITTEN: Final = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)([smhdw])")
 
 
 def parse(text: str) -> timedelta | None:
-    """Return the span that a number with a unit means; None for anything else."""
+    """Return the span that a number with a unit means; None for anything else, and for one beyond all bounds."""
     match = WRITTEN.fullmatch(text.strip())
-    return timedelta(**{UNITS[match[2]]: float(match[1])}) if match is not None else None
+    try:
+        return timedelta(**{UNITS[match[2]]: float(match[1])}) if match is not None else None
+    except OverflowError:
+        return None
 
 
 def _read(given: object) -> object:
@@ -22,10 +25,12 @@ def _read(given: object) -> object:
 
 
 FORMS: Final = (BeforeValidator(_read), WithJsonSchema({"type": ["string", "number"]}))
-Wait = Annotated[timedelta, Field(ge=timedelta(0)), *FORMS]
+LONGEST: Final = timedelta(days=36_525)
+"""A century: whatever instant it is added to, the sum still is one."""
+Wait = Annotated[timedelta, Field(ge=timedelta(0), le=LONGEST), *FORMS]
 """A span of time, or none."""
-Period = Annotated[timedelta, Field(gt=timedelta(0), le=timedelta(days=36_525)), *FORMS]
-"""A span of time of at most a century: whatever instant it is added to, the sum still is one."""
+Period = Annotated[timedelta, Field(gt=timedelta(0), le=LONGEST), *FORMS]
+"""A span of time."""
 
 
 def told(span: timedelta) -> str:

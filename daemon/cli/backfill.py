@@ -1,7 +1,8 @@
 """`rewarm backfill`: the arrivals of a period shall be used again, as if they were new."""
 
 import argparse
-from datetime import UTC, datetime
+from contextlib import suppress
+from datetime import UTC, date, datetime, time
 from typing import TYPE_CHECKING
 
 from daemon.cli.delivery import requested
@@ -12,7 +13,6 @@ from daemon.core.errors import RewarmError
 if TYPE_CHECKING:
     from daemon.cli.session import Commands
 
-DATE = "YYYY-MM-DD"
 EPILOG = """The period is when the arrivals were recorded, the end left out; a date alone is its midnight in UTC.
 What is pending, withdrawn, or of a run that lives is left as it is.
 
@@ -53,12 +53,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 def instant(text: str) -> datetime:
     """Return the instant that a text names; raises RewarmError for any other text."""
+    with suppress(ValueError):
+        return datetime.combine(date.fromisoformat(text), time(), UTC)
     try:
         at = datetime.fromisoformat(text)
-    except ValueError as error:
+        if at.tzinfo is not None:
+            at.astimezone(UTC)  # raises for the first and the last hours of the calendar
+            return at
+    except (ValueError, OverflowError) as error:
         raise RewarmError(f"{text!r} is no instant: write it as 2026-03-01 or 2026-03-01T12:00:00Z.") from error
-    if at.tzinfo is None and len(text) == len(DATE):
-        return at.replace(tzinfo=UTC)
-    if at.tzinfo is None:
-        raise RewarmError(f"The instant {text!r} has no zone; add Z or an offset such as +01:00.")
-    return at
+    raise RewarmError(f"The instant {text!r} has no zone; add Z or an offset such as +01:00.")

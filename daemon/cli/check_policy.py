@@ -127,7 +127,7 @@ def render(checked: "Checked", named: str, written: list[Path]) -> None:
         show("", heading(f"{each.rule} is broken"), f"  {each.why}")
     if written:
         show("", f"State and fact of each, as JSON: {', '.join(short(path) for path in written)}")
-    if checked.decided == 0:
+    if checked.decided == 0 and not broken:
         show("", "It never said anything: try other fields by --set, or more questions by --each.")
     show("", f"{count(len(broken), 'rule')} broken." if broken else "Every rule holds.")
 

@@ -42,7 +42,6 @@ def would_have(shadow: InShadow) -> str:
     done = [f"started {count(shadow.starts, 'run')}"] if shadow.starts else []
     done += [f"looked {count(shadow.looks, 'time')}"] if shadow.looks else []
     if not done:
-        said = f"; its last word was {shadow.verdict} (#{shadow.position})" if shadow.verdict else ""
-        return f"would have started nothing yet{said}"
+        return f"last said {shadow.verdict} (#{shadow.position})" if shadow.verdict else "has said nothing yet"
     kept = f"; of what it took {shadow.took_tokens:,} tokens are pending" if shadow.took_tokens else ""
     return f"would have {' and '.join(done)}, the last at {when(shadow.last)}{kept}"

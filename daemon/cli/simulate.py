@@ -35,6 +35,10 @@ MOST_DAYS = 3650
 MOST_EVENTS = 5_000_000
 MOST_TOKENS = 1_000_000_000_000
 FORMS = ("svg", "png")
+STILL = (
+    "What is in shadow does nothing here either ({names}): simulate a copy of the configuration without "
+    "`mode: shadow` to see what it would do."
+)
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -267,6 +271,8 @@ def render(
         head = [name, *names, "change"] if len(each) > 1 else [name, *names]
         cells = [[row.label, *(row.cells or [""] * len(each)), row.change][: len(head)] for row in told]
         out += ["", columns(head, cells, numbers=range(1, len(head)))]
+    shadowed = [r.name for r in reports if any(pipeline.shadow for pipeline in r.pipelines.values())]
+    out += ["", STILL.format(names=", ".join(shadowed))] if shadowed else []
     if len(reports) > 1 and reports[0].state == reports[1].state:
         out += ["", "Nothing would change."]
     stages = [stage for report in reports for each in report.pipelines.values() for stage in each.attempts]

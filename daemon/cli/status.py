@@ -275,7 +275,7 @@ def render(status: Status) -> list[RenderableType]:
     """Return the status for a person."""
     out: list[RenderableType] = []
     for name, pipeline in status.pipelines.items():
-        out += [heading(name), facts(_rows(pipeline)), ""]
+        out += [heading(name), facts(_rows(name, pipeline)), ""]
     if not status.pipelines:
         out += ["No pipeline is configured.", ""]
     journal = status.journal
@@ -313,14 +313,14 @@ def losses(values: dict[str, float]) -> str:
     return " · ".join(f"{domain} {value:.4f}" for domain, value in sorted(values.items())) or NOTHING
 
 
-def _rows(pipeline: PipelineStatus) -> list[tuple[str, str]]:
+def _rows(name: str, pipeline: PipelineStatus) -> list[tuple[str, str]]:
     champion = pipeline.champion
     rows = []
     if champion is None:
         rows.append(("champion", "none yet"))
     else:
         told = f"version {champion.version}, run {champion.run}, sha256 {champion.sha256[:12]}"
-        rows.append(("champion", f"{told}, since {when(champion.promoted_at)}"))
+        rows.append(("champion", f"{told}, promoted {when(champion.promoted_at)}"))
         rows.append(("losses", f"{losses(champion.losses)} {pipeline.unit}"))
     runs = pipeline.runs
     ended = f"{runs.succeeded} succeeded, {runs.failed} failed, {runs.cancelled} cancelled"
@@ -342,13 +342,13 @@ def _rows(pipeline: PipelineStatus) -> list[tuple[str, str]]:
     asks = pipeline.approvals.items()
     optional = {
         "set aside": f"{aside} tokens" if aside else None,
-        "held": f"{pipeline.held} waits for a person (rewarm request approve PIPELINE)" if pipeline.held else None,
-        "approval": ", ".join(f"{who}: rewarm request approve PIPELINE --decision {at}" for who, at in asks) or None,
+        "held": f"{pipeline.held} waits for a person: rewarm request approve {name}" if pipeline.held else None,
+        "approval": ", ".join(f"{who}: rewarm request approve {name} --decision {at}" for who, at in asks) or None,
         "paused": f"by {pipeline.paused}" if pipeline.paused else None,
         "frozen": f"by {pipeline.frozen}: candidates are held" if pipeline.frozen else None,
         "note": None if pipeline.configured else "no longer configured",
     }
-    rows += [(name, value) for name, value in optional.items() if value]
+    rows += [(row, value) for row, value in optional.items() if value]
     rows += [("wish", f"{w.policy}: {w.wants}, waits for {w.waits_for}") for w in pipeline.wishes]
     rows += [("shadow", f"{policy} {would_have(each)}") for policy, each in pipeline.shadows.items()]
     rows += [("timer", f"{key} at {when(at)}") for key, at in pipeline.timers.items()]

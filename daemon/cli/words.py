@@ -48,6 +48,7 @@ from daemon.core.events import (
     TimerFired,
 )
 from daemon.core.plans import Plan, tokens
+from daemon.story import Decided
 
 
 def summary(event: AnyEvent) -> str:
@@ -192,12 +193,7 @@ def _clock(event: AnyEvent) -> str:
 def _daemon(event: AnyEvent) -> str:
     match event:
         case DecisionMade():
-            held_back = f" [not now: {event.suppressed_by}]" if event.suppressed_by else ""
-            if event.shadow:
-                held_back = (
-                    f" [in shadow{', ' + event.suppressed_by if event.suppressed_by not in (None, SHADOW) else ''}]"
-                )
-            return f"{event.policy} → {event.verdict}: {event.reason}{held_back}"
+            return f"{event.policy} → {event.verdict}: {event.reason}{held_back(event)}"
         case FilesExpired():
             return f"{event.what} {event.name}: {count(len(event.paths), 'path')}, {size(event.bytes)}: {event.rule}"
         case DaemonStarted():
@@ -219,6 +215,14 @@ def _daemon(event: AnyEvent) -> str:
             return f"{event.reason}: {event.message} ({event.where})"
         case _:
             return ""
+
+
+def held_back(decision: DecisionMade | Decided) -> str:
+    """Return why a decision is without effect, in brackets; "": it is not."""
+    why = decision.suppressed_by
+    if decision.shadow:
+        return f" [in shadow{f', {why}' if why not in (None, SHADOW) else ''}]"
+    return f" [not now: {why}]" if why else ""
 
 
 def position(at: Position) -> str:

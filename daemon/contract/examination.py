@@ -115,14 +115,15 @@ def _ask(policy: BasePolicy, situation: Situation, told: list[str], index: int, 
     itself = _itself(policy)
     answers: list[object] = []
     watch = Watch()
-    for method in (policy.decide, policy.opinion):
+    asked: BasePolicy = getattr(policy, "inner", policy)  # itself: what stands before it mends its answers
+    for method in (asked.decide, asked.opinion):
         try:
             with watch.over():
                 answers.append(method(state, record))
         except Exception as error:  # noqa: BLE001 - whatever it raises is what is looked for
             answers.append(None)
             if not watch.touched:
-                where = "decide" if method == policy.decide else "opinion"
+                where = "decide" if method == asked.decide else "opinion"
                 yield Broken(
                     rule="survives", why=f"{where} raised {type(error).__name__} at {record.event.kind}: {error}"
                 )

@@ -44,7 +44,7 @@ RULES: Final[dict[Rule, str]] = {
     "arguments": "it changes neither the state, nor the fact, nor itself",
     "json": "its decisions come back from their JSON",
     "wording": "a verdict is a short word of small letters, a reason one sentence",
-    "commands": "its commands are about runs that exist, at most one of them a start",
+    "commands": "its commands are about runs that exist, and a start stands alone",
     "wakes": "it asks to be woken in the future",
     "bounded": f"a decision has less than {MOST_BYTES >> 10} KiB, and it keeps nothing of what it was asked",
 }
@@ -115,6 +115,8 @@ def _commanded(state: Pipeline, decision: Decision) -> Iterator[Broken]:
     starts = [command for command in decision.commands if isinstance(command, StartRun | ResumeRun)]
     if len(starts) > 1:
         yield Broken(rule="commands", why=f"{len(starts)} starts in one decision: a policy has one wish")
+    elif starts and len(decision.commands) > 1:
+        yield Broken(rule="commands", why="a start beside other commands, which nobody would carry out")
     living = {run.run: run for run in (state.active, state.held, state.yielded) if run is not None}
     for command in decision.commands:
         name = getattr(command, "run", None)

@@ -301,6 +301,8 @@ class _Reaction:
             pipeline = self.state.pipelines[name]
             if wish.expires(self.cause.recorded_at):
                 self._drop(name, key, f"The wish expired at {wish.expires_at}.")
+            elif wishes.orphaned(pipeline, wish):
+                self._drop(name, key, f"Policy {wish.policy} is not configured any more, or is in shadow.")
             elif (taken := wishes.taken(pipeline, wish, self.cause.recorded_at)) is not None:
                 self._drop(name, key, taken)
             elif wish.resume is not None:
@@ -382,7 +384,7 @@ def _ask(policy: Policy, pipeline: Pipeline, cause: Record) -> Decision | None:
 
 def _raised(error: Exception, event: AnyEvent) -> Decision:
     """Return what stands for the answer of a policy that raised: it must not stop everybody else."""
-    reason = f"The policy raised {type(error).__name__}: {error}"[:1000]
+    reason = f"The policy raised {type(error).__name__}: {error}"[:1000].removesuffix(".") + "."
     return Decision(verdict="raised", reason=reason, inputs={"event": event.kind})
 
 

@@ -235,10 +235,14 @@ def _recount(pipeline: Pipeline, arrival: int, before: Amounts, after: Amounts) 
         yielded = replace(yielded, plan=_replanned(yielded.plan, before, after))
     if wishes:
         wishes = {key: _rewished(pipeline, wish, arrival, before) for key, wish in wishes.items()}
+    looked = pipeline.looked
+    if looked and counts(pipeline, (Span(after=0, upto=pipeline.looked_upto),), arrival):
+        looked = add(subtract(looked, before), after)
     return replace(
         pipeline,
         pending=pending,
         waiting=tokens(pending),
+        looked=looked,
         active=active,
         yielded=yielded,
         wishes=wishes,

@@ -99,6 +99,8 @@ def attempt_event(pipeline: Pipeline, record: Record, event: AttemptEvent) -> Pi
         case StageSucceeded():
             pipeline, run = _charged(pipeline, run, record)
             run = replace(run, order=None, done=True)
+            if run.stage == "evaluate" and run.plan.kind == "retrain":
+                pipeline = replace(pipeline, retrained=record.position)
         case StageFailed() | StageInterrupted():
             failures = _failed(run, event)
             pipeline, run = _charged(pipeline, run, record)
@@ -171,6 +173,8 @@ def _promoted(pipeline: Pipeline, run: Run, record: Record, event: ModelPromoted
         return replace(pipeline, versions=max(pipeline.versions, event.model_version), ignored=ignored)
     before = _line(pipeline, run)
     past = pipeline.champion.past if pipeline.champion else {}
+    follows = run.plan.kind == "increment"
+    increments = pipeline.increments + 1 if follows else 0
     model = Model(
         version=event.model_version,
         run=run.run,
@@ -184,6 +188,8 @@ def _promoted(pipeline: Pipeline, run: Run, record: Record, event: ModelPromoted
         position=record.position,
         best=lowest(before.best if before else {}, event.losses),
         trained=run.plan.training.tokens + (before.trained if before else 0),
+        increments=increments,
+        full_at=pipeline.champion.fully_trained_at if follows and pipeline.champion else None,
         forgotten=_forgotten(pipeline, run),
     )
     pipeline = arrivals.consumed(pipeline, run)
@@ -195,7 +201,8 @@ def _promoted(pipeline: Pipeline, run: Run, record: Record, event: ModelPromoted
         previous=pipeline.champion,
         base=model if run.plan.start.kind in FIRST else pipeline.base,
         versions=max(pipeline.versions, event.model_version),
-        increments=pipeline.increments + 1 if run.plan.kind == "increment" else 0,
+        increments=increments,
+        retrained=pipeline.retrained if follows else record.position,
     )
 
 

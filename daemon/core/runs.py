@@ -65,7 +65,9 @@ def run_event(pipeline: Pipeline, record: Record, event: RunEvent) -> Pipeline |
             return replace(_begun(pipeline, record, run.policy, run.intent.claim), active=fixed)
         case RunPostponed():
             given_back = _given_back(pipeline, run, record)
-            left = replace(given_back, looked=run.plan.new, looked_at=record.recorded_at)
+            left = replace(
+                given_back, looked=run.plan.new, looked_at=record.recorded_at, looked_upto=_upto(pipeline, run)
+            )
             return _ended(left, record, run.run, POSTPONED)
         case RunHeld():
             superseded = pipeline.held.plan.new if pipeline.held else {}
@@ -271,7 +273,9 @@ def _rolled_back(pipeline: Pipeline, event: ModelRolledBack) -> Pipeline | str:
     base = pipeline.base
     if base is not None and base.version == champion.version:
         base = previous  # what was rolled back is never continued, not by a retrain from the base either
-    return replace(pipeline, champion=previous, previous=None, base=base, set_aside=aside)
+    return replace(
+        pipeline, champion=previous, previous=None, base=base, increments=previous.increments, set_aside=aside
+    )
 
 
 def _upto(pipeline: Pipeline, run: Run) -> int:

@@ -11,7 +11,7 @@ from daemon.core.commands import StartRun
 from daemon.core.events import DecisionMade, Record
 from daemon.core.ledger import Shadow
 from daemon.core.plans import Amounts, Intent, subtract, tokens
-from daemon.core.state import Model, Pipeline, free_tokens, free_waited
+from daemon.core.state import Pipeline, free_tokens, free_waited
 
 
 def view(pipeline: Pipeline, policy: str, now: datetime) -> Pipeline:
@@ -118,8 +118,9 @@ def _waited(seen: Pipeline, shadow: Shadow, now: datetime) -> float:
 
 def _retrained(seen: Pipeline, shadow: Shadow) -> Pipeline:
     """Let the last full training be the one that the policy would have begun, if that was later."""
-    base = seen.base
-    if shadow.retrained_at is None or base is None or base.position > shadow.retrained:
+    champion = seen.champion
+    if shadow.retrained_at is None or champion is None or seen.retrained > shadow.retrained:
         return seen
-    newer: Model = replace(base, promoted_at=shadow.retrained_at, position=shadow.retrained)
-    return replace(seen, base=newer, increments=max(0, seen.increments - shadow.increments))
+    newer = replace(champion, full_at=shadow.retrained_at)
+    increments = max(0, seen.increments - shadow.increments)
+    return replace(seen, champion=newer, retrained=shadow.retrained, increments=increments)

@@ -175,8 +175,9 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     """A promoted model: its files, the trunk behind it, and the past that it was trained on.
 
     `best` is the lowest loss that a champion of its line ever had per domain, `trained` the tokens that they trained
-    on in all, each counted as often as it was seen. `forgotten` is how far each domain's loss has risen since the last
-    full training, as the evaluations of the increments since then measured it.
+    on in all, each counted as often as it was seen. `increments` is how many increments were promoted since the last
+    full training, the model's own or that of its line at `full_at`, and `forgotten` how far each domain's loss has
+    risen since then, as their evaluations measured it.
     """
 
     version: int
@@ -191,7 +192,14 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     position: int
     best: dict[str, float] = {}
     trained: int = 0
+    increments: int = 0
+    full_at: datetime | None = None
     forgotten: dict[str, float] = {}
+
+    @property
+    def fully_trained_at(self) -> datetime:
+        """When the last full training of its line was promoted."""
+        return self.full_at or self.promoted_at
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True):
@@ -221,8 +229,10 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
     """One model kept fresh. `settings` is None once the configuration no longer names it.
 
     `waited` are the token-seconds until `waited_at` that free data has waited; `looked` is what the last look measured
-    and left pending. `settled` is the position at which the last run that trained ended: what was measured before
-    it has had its effect. `begun` is when each policy's last run that trains began, `claims` until when keys are taken.
+    and left pending, all of it before `looked_upto`. `settled` is the position at which the last run that trained
+    ended: what was measured before it has had its effect. `retrained` is that of the last full training: where its
+    model was promoted, or, of a retrain, its candidate judged. `begun` is when each policy's last run that trains
+    began, `claims` until when keys are taken.
     """
 
     name: str
@@ -242,7 +252,9 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
     waited_at: datetime | None = None
     looked: Amounts = {}
     looked_at: datetime | None = None
+    looked_upto: int = 0
     settled: int = 0
+    retrained: int = 0
     failed_upto: int = 0
     active: Run | None = None
     yielded: Run | None = None

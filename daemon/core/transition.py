@@ -3,6 +3,8 @@
 What is stale, unknown or contradictory changes nothing but a counter with its reason (`Pipeline.ignored`).
 """
 
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from typing import Final, assert_never
 
@@ -305,7 +307,7 @@ def _configured(state: State, record: Record, event: ConfigurationChanged) -> St
         pipelines[name] = replace(
             old,
             settings=settings,
-            wishes={k: wish for k, wish in old.wishes.items() if wish.policy in known - shadowed or wish.resume},
+            wishes=_unbound(old.wishes, known),
             timers={key: at for key, at in old.timers.items() if key.partition(":")[0] in known},
             fired={key: at for key, at in old.fired.items() if key.partition(":")[0] in known},
             verdicts={policy: verdict for policy, verdict in old.verdicts.items() if policy in known},
@@ -315,6 +317,11 @@ def _configured(state: State, record: Record, event: ConfigurationChanged) -> St
             schedules=_scheduled(old, record, settings),
         )
     return replace(state, configuration=event.hash, slots=event.slots, pipelines=pipelines)
+
+
+def _unbound(wishes: Mapping[str, Wish], known: AbstractSet[str]) -> dict[str, Wish]:
+    """Return wishes, those of policies that are gone without their instant: nobody would be woken at it."""
+    return {key: wish if wish.policy in known else replace(wish, not_before=None) for key, wish in wishes.items()}
 
 
 def _scheduled(old: Pipeline, record: Record, settings: PipelineSettings) -> dict[str, Scheduled]:

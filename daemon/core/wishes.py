@@ -5,9 +5,9 @@ from datetime import datetime
 
 from daemon.core import state as states
 from daemon.core.commands import ResumeRun, StartRun, WithdrawWish
-from daemon.core.decisions import ARBITER, Decision
+from daemon.core.decisions import ARBITER, OPERATOR, Decision
 from daemon.core.events import DecisionMade, Record
-from daemon.core.runs import wish_key
+from daemon.core.runs import resume_key, wish_key
 from daemon.core.state import Pipeline, State, Wish
 
 Proposal = tuple[str, int, Decision]
@@ -15,7 +15,7 @@ Proposal = tuple[str, int, Decision]
 
 
 def choose(state: State, now: datetime) -> tuple[str, str, Wish] | None:
-    """Return the next wish to act on: expired ones first, then by priority and age; in a pipeline by `_rank`."""
+    """Return the next wish to act on, or to drop: those first, then by priority and age; in a pipeline by `_rank`."""
     wishing = [name for name, pipeline in state.pipelines.items() if pipeline.wishes and pipeline.settings is not None]
     if not wishing:
         return None
@@ -24,7 +24,7 @@ def choose(state: State, now: datetime) -> tuple[str, str, Wish] | None:
     for name in sorted(wishing):
         pipeline = state.pipelines[name]
         for key, wish in sorted(pipeline.wishes.items()):
-            if wish.expires(now):
+            if wish.expires(now) or orphaned(pipeline, wish):
                 return name, key, wish
         if active >= state.slots:
             continue  # nobody is ranked for a slot that is not there: this is asked with every fact
@@ -34,6 +34,8 @@ def choose(state: State, now: datetime) -> tuple[str, str, Wish] | None:
         if not ready:
             continue
         key = min(ready, key=lambda k: _rank(pipeline, pipeline.wishes[k]))
+        if pipeline.yielded is not None and key == pipeline.yielded.policy and resume_key(key) in ready:
+            key = resume_key(key)  # a start would take the data of its own run that has yielded, and end that
         waiting.append((-pipeline.settings.priority, pipeline.wishes[key].since, name, key))
     if not waiting:
         return None
@@ -50,6 +52,16 @@ def _rank(pipeline: Pipeline, wish: Wish) -> tuple[bool, int, int, int]:
     if wish.passed_over:
         return False, 0, 0, wish.since
     return True, -wish.priority, order, wish.since
+
+
+def orphaned(pipeline: Pipeline, wish: Wish) -> bool:
+    """Return whether nobody is there any more who could stand for a start: its policy is gone, or in shadow."""
+    if wish.resume is not None or wish.policy == OPERATOR or pipeline.settings is None:
+        return False
+    for policy in pipeline.settings.policies:  # noqa: SIM110 - asked with every fact: any() takes three times as long
+        if policy.name == wish.policy and not policy.shadow:
+            return False
+    return True
 
 
 def taken(pipeline: Pipeline, wish: Wish, now: datetime) -> str | None:

@@ -29,16 +29,20 @@ def quarantined(reader: Reader, pipeline: str, state: Path, shards: Collection[S
 
 
 def _left_out(reader: Reader, run: str) -> tuple[tuple[Document, ...], dict[int, str]]:
-    """Return what a run left out, and the manifests of its shards by arrival."""
-    without: tuple[Document, ...] = ()
+    """Return what a run left out, and the manifests of its shards by arrival.
+
+    What the training of a curated run left out is numbered in what `curate` kept, and is nothing of these shards.
+    """
+    without: dict[str, tuple[Document, ...]] = {}
     for record in scan_where(reader, 0, run=run, kinds=("decision.made",)):
-        for command in record.event.commands if isinstance(record.event, DecisionMade) else ():
+        event = record.event
+        for command in event.commands if isinstance(event, DecisionMade) and not event.shadow else ():
             if isinstance(command, RunStage) and command.remedy.without:
-                without = command.remedy.without
-    manifests: dict[int, str] = {}
+                without[command.stage] = command.remedy.without
+    stage, manifests = "train", dict[int, str]()
     for record in scan_where(reader, 0, run=run, kinds=("data.ingested", "data.curated")) if without else ():
         if isinstance(record.event, DataCurated):
-            return (), {}
-        if isinstance(record.event, DataIngested):
+            stage = "curate"
+        elif isinstance(record.event, DataIngested):
             manifests[record.event.arrival] = record.event.manifest
-    return without, manifests
+    return without.get(stage, ()), manifests

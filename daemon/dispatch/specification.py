@@ -51,7 +51,7 @@ def specify(
     new = tuple(_shards(reader, order.run, state, withdrawn))
     past = tuple(_past(reader, pipeline, state, withdrawn))
     remedy = order.remedy
-    if order.stage == "train" and plan.curation is None:
+    if order.stage == ("train" if plan.curation is None else "curate"):  # of what `curate` keeps all is trained on
         out = quarantined(reader, pipeline.name, state, (*new, *past))
         remedy = replace(remedy, without=(*remedy.without, *out))
     return Specification(

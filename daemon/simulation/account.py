@@ -77,6 +77,7 @@ class Account:
         self.ended: list[Span] = []
         self.held = ""
         self.stages: Counter[str] = Counter()
+        self.failures: Counter[str] = Counter()
         self.seconds: dict[str, float] = {}
         self.trained_tokens = 0
         self.compute = 0.0

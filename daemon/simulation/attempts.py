@@ -83,8 +83,6 @@ class Attempt:
         training = run.plan.training
         self._steps = steps(training)
         self._begun = min(run.checkpoint_step, self._steps) if order.resume and order.stage == "train" else 0
-        if order.remedy.before is not None:
-            self._begun = min(self._begun, order.remedy.before)
         self._step_tokens = training.tokens / self._steps
         left = 1 - self._begun / self._steps
         self._seconds = costs.duration(order.stage).seconds(work(order.stage, run.plan) * left, random)
@@ -125,7 +123,7 @@ class Attempt:
         limits = self._run.plan.limits
         if failure is not None:
             seconds = self._fails_after
-        elif seconds > limits.time_limit:
+        if seconds > limits.time_limit:
             seconds, failure = limits.time_limit, "time_limit"
         if order.stage == "train":
             yield from self._checkpoints(seconds, limits.checkpoint_every)

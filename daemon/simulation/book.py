@@ -39,6 +39,8 @@ class Book:
         self._entries: dict[int, Entry] = {}
         self._gone: dict[int, tuple[datetime | None, Amount]] = {}
         self.newest: datetime | None = None
+        self._before: datetime | None = None
+        self._promoted_at: datetime | None = None
         self.set_aside = 0
         self.rejected = 0
         self.withdrawn = 0
@@ -89,8 +91,15 @@ class Book:
     def promoted(self, spans: tuple[Span, ...], at: datetime) -> list[Entry]:
         """Take out the arrivals of a champion, and note when the `newest` came; return them."""
         found = self._take(self.within(spans), at)
+        self._before, self._promoted_at = self.newest, at
         self.newest = max((entry.at for entry in found), default=self.newest)
         return found
+
+    def rolled_back(self) -> None:
+        """Note that the champion before the last one is back: what the last one had is set aside."""
+        self.newest = self._before
+        for position, (at, amount) in self._gone.items():
+            self._gone[position] = None if at == self._promoted_at else at, amount
 
     def waiting(self) -> list[Entry]:
         """Return what is left, oldest first."""

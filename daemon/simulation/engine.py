@@ -6,7 +6,7 @@ Nothing is read or written; the wall clock has no say.
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from msgspec.structs import replace
@@ -16,6 +16,7 @@ from daemon.core.arbitration import react
 from daemon.core.decisions import AWAITING, Policies
 from daemon.core.events import (
     AnyEvent,
+    CheckpointSaved,
     ConfigurationChanged,
     DaemonStarted,
     DataArrived,
@@ -25,6 +26,7 @@ from daemon.core.events import (
     EvaluationReported,
     LabelArrived,
     ModelPromoted,
+    ModelRolledBack,
     OperatorRequested,
     Record,
     RunCancelled,
@@ -40,6 +42,9 @@ from daemon.simulation.costs import Costs
 from daemon.simulation.histories import DAY, Fact, History, seeded
 from daemon.simulation.tally import Tally
 from daemon.sources import clock
+
+if TYPE_CHECKING:
+    from daemon.core.plans import Remedy
 
 HISTORY: Final = "/simulated/history"
 STAGES: Final = "/simulated/stages"
@@ -89,6 +94,7 @@ class Engine:
         self._observer, self._recorder = observer, recorder
         self._attempts: dict[str, AtWork] = {}
         self._started = dict.fromkeys(self.books, 0)
+        self._saved: dict[str, tuple[str, Remedy]] = {}
         self._approvals: dict[Approval, datetime] = {}
         self._positions: dict[int, int] = {}
         self._due: datetime | None = None
@@ -178,6 +184,8 @@ class Engine:
             book.counted(event.arrival, event.amount)
         elif isinstance(event, DataRejected):
             book.reject(event.arrival)
+        elif isinstance(event, CheckpointSaved) and (run := self.state.pipelines[name].active) is not None:
+            self._saved[name] = run.run, replace(run.remedy, accumulate=1)
         self._tell(now, name, event, STAGES)
         if isinstance(event, ModelPromoted):
             self._observer.trained(name, book.promoted(event.spans, now), now)
@@ -200,6 +208,8 @@ class Engine:
             for each in decided:
                 if isinstance(each.event, RunStarted):
                     self._started[each.pipeline or ""] += 1
+                elif isinstance(each.event, ModelRolledBack):
+                    self.books[each.pipeline or ""].rolled_back()
                 elif isinstance(each.event, ENDS):
                     self._settle(now, each.pipeline or "", each.event)
             self._observer.observe(record, decided, self.state)
@@ -242,6 +252,9 @@ class Engine:
 
     def begin(self, name: str, pipeline: Pipeline, run: Run, order: Order, now: datetime) -> AtWork:
         """Return what an order that was given just now would tell."""
+        remedy = replace(order.remedy, accumulate=1)
+        if remedy.before is not None and self._saved.get(name) != (run.run, remedy):  # else the checkpoint is its own
+            run = replace(run, checkpoint_step=min(run.checkpoint_step, remedy.before))
         storms = [storm.failing for storm in self._history.storms if storm.begin <= now < storm.end]
         return Attempt(
             pipeline,

@@ -70,10 +70,11 @@ class Stood(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PipelineReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one pipeline."""
+    """What became of one pipeline; `failures` are the runs that failed, by the class of the failure."""
 
     arrivals: int
     runs: tuple[Runs, ...]
+    failures: dict[str, int]
     looks: int
     compute_hours: float
     money: float | None
@@ -195,6 +196,7 @@ def _pipeline(
     return PipelineReport(
         arrivals=sum(pipeline.domains.values()),
         runs=tuple(_runs(account.runs.values())),
+        failures=dict(sorted(account.failures.items())),
         looks=account.looks,
         compute_hours=_figure(account.compute / HOUR),
         money=None if price is None else round(account.compute / HOUR * price, 2),

@@ -37,6 +37,10 @@ def rows(reports: Sequence[PipelineReport], hours: Sequence[float]) -> list[Row]
         replace(_row("arrivals", count, [r.arrivals for r in reports]), nought=False),
         replace(_row("runs", count, [_runs(r) for r in reports]), nought=False),
         *(_row(f"  {kind} {outcome}", count, [_runs(r, kind, outcome) for r in reports]) for kind, outcome in kinds),
+        *(
+            _row(f"  failed with {failure}", count, [r.failures.get(failure, 0) for r in reports])
+            for failure in sorted({failure for r in reports for failure in r.failures})
+        ),
         _row("  begun as a look", count, [r.looks for r in reports]),
         _row("compute-hours", hour, [r.compute_hours for r in reports]),
         _row("  money", hour, [r.money for r in reports]),

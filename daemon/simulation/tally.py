@@ -28,10 +28,13 @@ from daemon.core.state import Pipeline, State
 from daemon.simulation.account import GOING_ON, Account, Sample, Span
 from daemon.simulation.attempts import AtWork
 from daemon.simulation.book import Entry
+from policies.guards import VERDICTS
 
 HELD: Final = "held"
 SUPERSEDED: Final = "superseded"
 YIELDED: Final = "preempted"
+SPENDING: Final = "spending"
+"""What a policy with a budget says of the run that it has begun."""
 SAMPLES: Final = 400
 HINDRANCES: Final = (
     ("no free slot", "no free slot"),
@@ -76,6 +79,8 @@ class Tally:
                 account.freshness.rolled_back(now)
             elif (outcome := _outcome(event)) is not None:
                 _ended(account, run_of(event) or "", outcome, now)
+                if isinstance(event, RunFailed):
+                    account.failures[event.failure] += 1
         for name in dict.fromkeys(each.pipeline or "" for each in decided):
             account, pipeline = self.account(name), state.pipelines[name]
             account.peak = max(account.peak, pipeline.waiting)
@@ -138,7 +143,7 @@ class Tally:
 
 def _decided(account: Account, event: DecisionMade, now: datetime) -> None:
     account.stored += 1
-    if event.run is None:
+    if _is_about_starting(account, event):
         starts = any(isinstance(command, StartRun) for command in event.commands)
         account.stands(event.policy, None if starts else event.verdict, now)
     if event.shadow:
@@ -147,6 +152,13 @@ def _decided(account: Account, event: DecisionMade, now: datetime) -> None:
         account.suppressed[hindrance(event.suppressed_by)] += 1
     elif event.commands:
         account.acting += 1
+
+
+def _is_about_starting(account: Account, event: DecisionMade) -> bool:
+    """Return whether a decision says something of starting, and not of the run whose stage had just told something."""
+    if event.shadow or event.verdict == SPENDING or any(run_of(command) is not None for command in event.commands):
+        return False
+    return event.run is None or event.verdict in VERDICTS or event.policy in account.opinions
 
 
 def _outcome(event: AnyEvent) -> str | None:

@@ -97,12 +97,20 @@ class Window(GuardSettings):
 
 @lru_cache(maxsize=1024)
 def instants(begins: str, ends: str, zone: str, day: date) -> tuple[datetime, datetime]:
-    """Return when the window of a day begins and ends; of an hour that occurs twice both are within."""
+    """Return when the window of a day begins and ends.
+
+    Of an hour that occurs twice both are within; where one is left out, the window reaches over the gap on either side.
+    """
     place = ZoneInfo(zone)
     first, last = time.fromisoformat(begins), time.fromisoformat(ends)
-    begin = datetime.combine(day, first, place).astimezone(UTC)
+    begin = datetime.combine(day, first, place)
     until = datetime.combine(day if last > first else day + timedelta(days=1), last, place)
-    return begin, max(until.astimezone(UTC), until.replace(fold=1).astimezone(UTC))
+    return min(_both(begin)), max(_both(until))
+
+
+def _both(wall: datetime) -> tuple[datetime, datetime]:
+    """Return the instants that a wall clock's time may mean; where it means one, twice the same."""
+    return wall.replace(fold=0).astimezone(UTC), wall.replace(fold=1).astimezone(UTC)
 
 
 def against(windows: tuple[Window, ...], start: Start) -> Guarded | None:

@@ -31,12 +31,12 @@ from daemon.core.events import (
 )
 from daemon.core.plans import Intent, ScheduleKind
 from daemon.core.signals import LONGEST
-from daemon.core.state import Pipeline, Run, Wish, timer_key
+from daemon.core.state import Model, Pipeline, Run, Wish, timer_key
 from policies.base import RECONSIDERED, Starting, blocked, finished_stage
 from policies.periodic_retraining.curation import CurationSettings
-from policies.periods import Period
-from policies.triggers.base import Moment, moment
-from policies.triggers.models import Forgotten
+from policies.periods import Period, told
+from policies.triggers.base import moment
+from policies.triggers.models import Forgotten, promoted
 from policies.triggers.signals import Signal
 from policies.triggers.votes import AnyOf, AnyTrigger
 
@@ -169,16 +169,16 @@ class PeriodicRetraining(Starting):
             return NO_MODEL if self._ticked(record) else None
         due_at = self._due_at(state, record)
         verdict, why, wakes = self._weigh(state, record, due_at)
-        since = record.recorded_at - (due_at - self.every if due_at and self.every else state.base.promoted_at)
-        told = self._trigger.tell(self._moment(state, record.recorded_at)) if self._trigger is not None else None
+        since = record.recorded_at - self._counts_from(state, state.champion, due_at)
+        clause = self._trigger.tell(moment(state, record.recorded_at)) if self._trigger is not None else None
         inputs: Numbers = {"increments": state.increments, "seconds": round(since.total_seconds(), 3)}
         thresholds: Numbers = {
             "increments": self.after_increments,
             "seconds": self.every.total_seconds() if self.every else None,
         }
-        if told is not None:
-            inputs, thresholds = {**inputs, **told.inputs}, {**thresholds, **told.thresholds}
-        reason = why or f"{state.increments} increments since the last full training."
+        if clause is not None:
+            inputs, thresholds = {**inputs, **clause.inputs}, {**thresholds, **clause.thresholds}
+        reason = why or f"{promoted(state.increments)} since the last full training."
         decision = Decision(verdict=verdict, reason=reason, inputs=inputs, thresholds=thresholds, wakes=wakes)
         if verdict == "due":
             return self.due(state, record, decision, self._retrains[self.starts[0]])
@@ -195,7 +195,7 @@ class PeriodicRetraining(Starting):
         """Return the verdict, its occasion or what speaks against it, and when to be asked again."""
         occasion = self._occasion(state, record, due_at)
         if occasion is None:
-            wakes = None if self._trigger is None else self._trigger.wakes(self._moment(state, record.recorded_at))
+            wakes = None if self._trigger is None else self._trigger.wakes(moment(state, record.recorded_at))
             soonest = min((at for at in (due_at, wakes) if at is not None), default=None)
             return WAITING, "", {INTERVAL: soonest} if soonest else {}
         obstacle = None if self._asked(record) else self._obstacle(state, record)
@@ -207,12 +207,14 @@ class PeriodicRetraining(Starting):
     def _ticked(self, record: Record) -> bool:
         return isinstance(record.event, ScheduleFired) and record.event.policy == self.label
 
+    def _is_over(self, record: Record) -> bool:
+        event = record.event
+        return isinstance(event, TimerFired) and (event.policy, event.key) == (self.label, INTERVAL)
+
     def _keeps_wish(self, state: Pipeline) -> bool:
         """A wish that an operator or a tick asked for stands although no number does, until a retrain has happened."""
         wish = state.wishes.get(self.label)
-        if wish is None or state.base is None:
-            return False
-        return state.base.position < wish.since or self._is_beside(wish)
+        return wish is not None and (state.retrained < wish.since or self._is_beside(wish))
 
     def _is_beside(self, wish: Wish | None) -> bool:
         return wish is not None and wish.intent is not None and wish.intent.start in self.starts[1:]
@@ -227,17 +229,20 @@ class PeriodicRetraining(Starting):
         """Return the verdict and the reason that speak against a retrain although its occasion has come."""
         if blocked(state):
             return "blocked", "The last run over this data ended without a model; new data or retry."
-        standing = state.verdicts.get(self.label)
-        judged = standing.position if standing is not None and standing.verdict == JUDGED else 0
-        woken = isinstance(record.event, TimerFired | ScheduleFired) and record.event.policy == self.label
-        if not woken and state.champion is not None and state.champion.position < judged:
-            return JUDGED, "The last retrained candidate was not promoted; another increment or the interval."
         if self._is_beside(state.wishes.get(self.label)):
             return BESIDE, "The run beside the last one waits for its turn."
         for run in (state.active, state.yielded, state.held):
             if run is not None and self._is_mine(run):
                 return "running", f"Run {run.run} is the retrain that was due."
+        if state.champion is not None and state.champion.position < state.retrained and not self._is_new(state, record):
+            return JUDGED, "What was retrained last is not the champion; another increment or the interval."
         return None
+
+    def _is_new(self, state: Pipeline, record: Record) -> bool:
+        """Return whether the occasion came after the last retrain was judged, whatever the numbers are."""
+        if self._ticked(record) or self._is_over(record):
+            return True
+        return self.kept_back(state, state.retrained) or self._keeps_wish(state)
 
     def _due_at(self, state: Pipeline, record: Record) -> datetime | None:
         """Return when the interval is over: as the pending wake-up says, which the last full training set."""
@@ -249,7 +254,13 @@ class PeriodicRetraining(Starting):
         pending = state.timers.get(timer_key(self.label, INTERVAL))
         if pending is not None:
             return min(pending, record.recorded_at + self.every)  # `every` may have become shorter
-        return state.base.promoted_at + self.every
+        return state.champion.fully_trained_at + self.every
+
+    def _counts_from(self, state: Pipeline, champion: Model, due_at: datetime | None) -> datetime:
+        """Return since when the interval counts: the last full training, or the refusal of its candidate."""
+        if due_at is not None and self.every is not None and timer_key(self.label, INTERVAL) in state.timers:
+            return due_at - self.every
+        return champion.fully_trained_at
 
     def _occasion(self, state: Pipeline, record: Record, due_at: datetime | None) -> str | None:
         if self._asked(record):
@@ -257,27 +268,16 @@ class PeriodicRetraining(Starting):
         if isinstance(record.event, ScheduleFired):
             return f"The schedule {record.event.cron!r} fired for {record.event.scheduled_for.isoformat()}."
         if self.after_increments is not None and state.increments >= self.after_increments:
-            return f"{state.increments} increments were promoted since the last full training."
-        if due_at is not None and record.recorded_at >= due_at:
-            return f"The last full training is older than {self.every}."
+            return f"{promoted(state.increments)} since the last full training."
+        if self.every is not None and due_at is not None and record.recorded_at >= due_at:
+            return f"The last full training is older than {told(self.every)}."
         if self._trigger is not None:
-            now = self._moment(state, record.recorded_at)
+            now = moment(state, record.recorded_at)
             if self._trigger.holds(now):
                 return f"A retrain is due: {self._trigger.tell(now).why}."
-        if state.base is not None and self.kept_back(state, state.base.position):
+        if self.kept_back(state, state.retrained):
             return "An occasion that a guard kept back stands."
         return None
-
-    def _moment(self, state: Pipeline, now: datetime) -> Moment:
-        """Return what the triggers weigh: of signals, what was measured before the last retrain is of no account."""
-        standing = state.verdicts.get(self.label)
-        if state.signals and standing is not None and standing.verdict in {JUDGED, BESIDE}:
-            later = {
-                name: tuple(each for each in readings if each.position > standing.position)
-                for name, readings in state.signals.items()
-            }
-            state = replace(state, signals=later)
-        return moment(state, now)
 
     @cached_property
     def _trigger(self) -> AnyTrigger | None:

@@ -114,7 +114,7 @@ class Promotion(BasePolicy):
                 return self._kept(state, now)
             case TimerFired(policy=self.label, key="freeze") | OperatorRequested(verb="thaw" | "freeze"):
                 return self._thawed(state, now)
-            case ConfigurationChanged() if timer_key(self.label, FREEZE) in state.timers:
+            case ConfigurationChanged() if self._waits(state):
                 return self._thawed(state, now)
             case _:
                 return None
@@ -134,6 +134,10 @@ class Promotion(BasePolicy):
                 verdict="frozen", reason=f"Nothing goes live by itself while it is {frozen.why}{waits}.", wakes=wakes
             )
         return self._watching(state, now)
+
+    def _waits(self, state: Pipeline) -> bool:
+        """Return whether a candidate waits for a freeze to end, or, now that it has, for its turn."""
+        return timer_key(self.label, FREEZE) in state.timers or resume_key(self.label) in state.wishes
 
     # ------------------------------------------------------------------------------------ a candidate
 

@@ -1,7 +1,7 @@
 """Continue the champion on new data: re-warm, replay the past, re-decay (Ibrahim et al. 2024, arXiv 2403.08763)."""
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cached_property
 from typing import ClassVar, Final, Literal, Self
 
@@ -18,10 +18,12 @@ from daemon.core.events import (
     Numbers,
     OperatorRequested,
     Record,
+    StageFailed,
+    StageInterrupted,
 )
 from daemon.core.plans import Intent, Training, tokens
 from daemon.core.state import Pipeline, Run, free_tokens, free_waited
-from policies.base import RECONSIDERED, blocked, finished_stage
+from policies.base import RECONSIDERED, SOON, blocked, finished_stage
 from policies.guards.asking import armed, stays
 from policies.periods import Period
 from policies.rewarm_replay.planning import Planning
@@ -34,7 +36,6 @@ from policies.triggers.votes import AnyOf
 
 AFTER_TOKENS: Final = 2_000_000
 WHEN: Final = "when"
-SOON: Final = timedelta(seconds=1)
 MEASURED: Final = (EvaluationReported, LabelArrived, DriftDetected, ModelEvaluated)
 FIRST: Final = Arrivals(arrivals=1)
 """What makes the first training due where nothing of `when` can be told before there is a champion."""
@@ -94,8 +95,11 @@ class RewarmReplay(Planning):
             wanted = None if verdict == "waiting" else self._wanted(state, verdict)
             return None if self.repeats(state, record, verdict, wakes, wanted) else self.opinion(state, record)
         run = state.active
+        if run is not None and isinstance(record.event, StageFailed | StageInterrupted):
+            return self._given_back(state, record)
         if run is not None and run.policy == self.label and finished_stage(record, "probe"):
-            return self._looked(state, run, record) if run.intent.look else self.fix(state, run)
+            said = self._looked(state, run, record) if run.intent.look else self.fix(state, run)
+            return self.still_awaits(state, record, said)
         return None
 
     def opinion(self, state: Pipeline, record: Record) -> Decision:
@@ -186,6 +190,13 @@ class RewarmReplay(Planning):
             wakes=armed(after, self.label, WHEN, record.recorded_at, at),
         )
 
+    def _given_back(self, state: Pipeline, record: Record) -> Decision | None:
+        """Return when to weigh again what has come: if the run is given up now, its data waits with it."""
+        if not free_tokens(state) or self._weigh(state, record)[0] != "waiting":
+            return None
+        decision = self.opinion(state, record)
+        return replace(decision, wakes={**decision.wakes, WHEN: record.recorded_at + SOON})
+
     def _meanwhile(self, state: Pipeline, record: Record) -> dict[str, datetime]:
         """Return when to weigh what came while the run looked as asked: until now no number of it counted."""
         free = moment(state, record.recorded_at)
@@ -273,6 +284,7 @@ def left(state: Pipeline, run: Run, now: datetime) -> Pipeline:
         waited_at=now,
         looked=run.plan.new,
         looked_at=now,
+        looked_upto=max((span.upto for span in run.plan.spans), default=state.last_arrival),
     )
 
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from daemon.core.errors import FailureClass
 
 TRAINING: Final = "train"
-"""The one stage that knows remedies."""
+CURATION: Final = "curate"
+"""The stages that know remedies; of these two the second knows documents alone."""
 MOST_DOCUMENTS: Final = 256
 """Most documents of a run that are left out: more than so many are no accident."""
 
@@ -51,7 +52,8 @@ def is_repeated(failures: Failures) -> bool:
 def treat(run: Run, bounds: Bounds) -> Treatment | str:
     """Return how the stage that failed is tried again, or why no retry helps."""
     answer, repeated = answer_to(run.failures.last), is_repeated(run.failures)
-    if run.stage != TRAINING:
+    spares = run.stage == CURATION and run.failures.documents
+    if run.stage != TRAINING and not spares:
         hopeless = answer.elsewhere == "confirm" and repeated
         return _measured("stop" if hopeless else answer.elsewhere, run, bounds)
     return _measured(answer.repeated if repeated else answer.first, run, bounds)
@@ -79,7 +81,7 @@ def _measured(measure: Measure, run: Run, bounds: Bounds) -> Treatment | str:
 
 
 def _confirmed(run: Run) -> Treatment | str:
-    if run.failures.last == "bad_sample" and run.failures.step is None:
+    if run.failures.last == "bad_sample" and run.failures.step is None and not run.failures.documents:
         return "bad_sample is not mended by a retry, for it is of no batch"
     return Treatment(remedy=run.remedy, told="to see whether it comes again")
 

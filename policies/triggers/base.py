@@ -90,9 +90,8 @@ def unseen(state: Pipeline, now: datetime) -> Moment:
 
 
 def everything(moment: Moment) -> bool:
-    """Return whether all is there that a trigger compares with: a champion, its base, and what a run costs."""
-    state = moment.state
-    return state.champion is not None and state.base is not None and state.cost.runs > 0
+    """Return whether all is there that a trigger compares with: a champion, and what a run costs."""
+    return moment.state.champion is not None and moment.state.cost.runs > 0
 
 
 def leaves(trigger: Trigger) -> Iterable[Trigger]:

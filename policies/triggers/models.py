@@ -8,6 +8,11 @@ from daemon.core.decisions import rounded
 from policies.triggers.base import Moment, Told, Trigger
 
 
+def promoted(count: int) -> str:
+    """Return in a clause how many increments were."""
+    return "1 increment was promoted" if count == 1 else f"{count} increments were promoted"
+
+
 class Increments(Trigger):
     """So many increments were promoted since the last full training."""
 
@@ -25,8 +30,9 @@ class Increments(Trigger):
     def tell(self, moment: Moment) -> Told:
         """Return how many there were."""
         count = moment.state.increments
-        what = "increments were promoted since the last full training"
-        why = f"{count} {what}" if count >= self.increments else f"{count} of {self.increments} {what}"
+        why = f"{promoted(count)} since the last full training"
+        if count < self.increments:
+            why = f"{count} of {self.increments} increments were promoted since the last full training"
         return Told(why=why, inputs={self.key: count}, thresholds={self.key: self.increments})
 
 

@@ -25,7 +25,7 @@ class Signal(Trigger):
     The bound is fixed (`above`, `below`), or made of the values before the judged ones: a `quantile` of them, their
     mean and so many standard deviations (`deviation`), or their mean and such a share of it (`relative`). A value
     counts while it says something of today's champion: it was measured after the last run that trained, or, `since`
-    the base, after the last full training. Older ones count for the bound.
+    the base, after the last full training, or the last retrain that was judged. Older ones count for the bound.
     """
 
     key: ClassVar[str] = "signal"
@@ -143,7 +143,7 @@ class Signal(Trigger):
         if moment.looked_at is not None and reading.at <= moment.looked_at:
             return False
         if self.signal in JUDGED or self.since == "base":
-            return state.base is None or reading.position > state.base.position
+            return reading.position > state.retrained
         if state.active is not None and not state.active.intent.look:
             return False  # what it says is being trained on
         champion = state.champion

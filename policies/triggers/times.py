@@ -11,7 +11,7 @@ from policies.triggers.base import Moment, Told, Trigger
 
 
 class Age(Trigger):
-    """Data has waited so long, or the champion or the base is so old."""
+    """Data has waited so long, or the champion is so old, or the last full training behind it (`base`)."""
 
     key: ClassVar[str] = "age"
     age: Period = Field(description="from this age on")
@@ -21,8 +21,10 @@ class Age(Trigger):
         """Return from when the age counts; None: there is nothing that ages."""
         if self.of == "data":
             return moment.since
-        model = moment.state.champion if self.of == "champion" else moment.state.base
-        return model.promoted_at if model is not None else None
+        champion = moment.state.champion
+        if champion is None:
+            return None
+        return champion.promoted_at if self.of == "champion" else champion.fully_trained_at
 
     def speaks(self, moment: Moment) -> bool:
         """Return whether there is a model whose age counts."""
@@ -45,9 +47,11 @@ class Age(Trigger):
         """Return the age, and the one that is asked for."""
         since, name = self.since(moment), "age_seconds" if self.of == "data" else f"{self.of}_age_seconds"
         age = moment.now - since if since is not None else None
-        what = "data waited" if self.of == "data" else f"the {self.of} is as old as"
+        what = {"data": "data waited", "champion": "the champion is as old as"}.get(
+            self.of, "the last full training is as old as"
+        )
         if age is None:
-            why = "no data waits" if self.of == "data" else f"there is no {self.of}"
+            why = "no data waits" if self.of == "data" else "there is no champion"
         elif age >= self.age:
             why = f"{what} {told(self.age)}"
         else:

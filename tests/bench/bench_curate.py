@@ -5,7 +5,7 @@ docs/examples/digits, scikit-learn's digits, 35 % of the training labels replace
 right. An expert is trained on the first third and promoted. Then everything is trained on four ways, each by the real
 stages: continuing the expert or anew from the base (new weights: before the expert there is no model), on all data or
 on the band that the real stage chose with its defaults, told nothing of the noise. Every way of a length has the same
-budget.
+budget; the trials of the band come on top.
 
 There are two lengths. The long one (150 epochs, the claims are of it) learns wrong labels by heart where it may; the
 short one (30, those of the example) ends before it does, and shows where a filter has nothing to mend.

@@ -1,6 +1,6 @@
 """A period is made pending again: what of it can be used, where it is counted then, and which runs take it."""
 
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -170,11 +170,20 @@ def test_only_the_period_counts(ledger: Ledger) -> None:
         ledger.tell(OperatorRequested(verb="backfill", since=NOON)).reason,
     ]
     assert refusals == ["nothing_to_backfill", "nothing_to_backfill", "missing_period", "missing_period"]
+    far = datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14)))
+    assert backfill(ledger, since=far).reason == "missing_period"
     assert request(ledger, backfill(ledger, until=times[0] + moment)).spans == (Span(after=first - 1, upto=first),)
     assert ledger.pipeline.champion is not None
     assert ledger.pipeline.champion.past == {}
     started = [record.event for record in scan(ledger.journal) if isinstance(record.event, RunStarted)]
     assert len(started) == 3
+
+
+def test_a_refusal_says_what_the_period_holds(ledger: Ledger) -> None:
+    """A period without an arrival is told apart from one whose arrivals all wait or are gone."""
+    assert "No arrival of p was recorded from 2026-" in backfill(ledger).message
+    ledger.arrive(0)
+    assert "can be used again: each of the 1 is pending already, of a run" in backfill(ledger).message
 
 
 def test_the_spans_that_wait_are_bounded(ledger: Ledger) -> None:

@@ -128,6 +128,32 @@ BAD = {
     "reserved name": (policies("kind: promotion, name: operator"), ["policies.0.promotion.name", "rewarm's own"]),
     "share above one": (policies("kind: rewarm_replay, replay: 1.5"), ["policies.0.rewarm_replay.replay", "1.5"]),
     "no number": (policies("kind: promotion, min_gain: .nan"), ["policies.0.promotion.min_gain", "finite"]),
+    "span that is none": (
+        policies("kind: rewarm_replay, max_age: soon"),
+        ["rewarm_replay.max_age: is no span of time: write a number and a unit (90s, 30m, 6h", "'soon'"],
+    ),
+    "empty span": (
+        policies("kind: rewarm_replay, when: {age: }"),
+        ["when.age.age: is no span of time", "it is empty"],
+    ),
+    "span beyond the calendar": (
+        policies("kind: rewarm_replay, max_age: 999999999w"),
+        ["max_age: is no span of time", "'999999999w'"],
+    ),
+    "no span": (policies("kind: rewarm_replay, max_age: 0s"), ["max_age", "greater than 0 seconds (it is 0:00:00)"]),
+    "endless wait": (policies("kind: stage_recovery, max_backoff: 99999999d"), ["max_backoff", "less than or equal"]),
+    "trigger inside itself": (
+        policies("kind: rewarm_replay, when: &a {any: [*a]}"),
+        ["rewarm_replay.when.any.any.0.any.any.0.any: stands inside itself: what `&` names"],
+    ),
+    "date without a zone": (
+        policies("kind: promotion, freeze: [{from: 2026-12-20, until: 2027-01-03}]"),
+        ["freeze.0.from: needs a time and a zone, as in 2026-12-20T00:00:00Z (it is 2026-12-20)"],
+    ),
+    "policy that is a word": (
+        "pipelines: {p: {policies: [promotion]}}",
+        ["policies.0: must hold keys and values (it is 'promotion')"],
+    ),
     "unknown stage": ("pipelines: {p: {stages: [ingst]}}", ["pipelines.p.stages.0", "ingest, probe", "ingst"]),
     "adopt as a stage": ("pipelines: {p: {stages: [adopt]}}", ["pipelines.p.stages.0", "rewarm adopt", "promote"]),
     "no stages": ("pipelines: {p: {stages: []}}", ["pipelines.p.stages"]),

@@ -105,8 +105,8 @@ def test_the_core_says_everything_in_some_journal(author: str) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    sorted(p for f in (policies.__file__, daemon.core.decisions.__file__) for p in Path(str(f)).parent.glob("*.py")),
-    ids=lambda path: path.stem,
+    sorted(p for f in (policies.__file__, daemon.core.decisions.__file__) for p in Path(str(f)).parent.rglob("*.py")),
+    ids=lambda path: f"{path.parent.name}-{path.stem}",
 )
 def test_no_verdict_is_left_out(path: Path) -> None:
     """Each `verdict="…"` of the code is in the list above."""

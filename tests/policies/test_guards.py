@@ -234,6 +234,7 @@ def test_who_is_not_bound_by_the_budget(build: Build) -> None:
         ("fri-mon", ("09:00", "10:00"), "UTC", "2026-03-02T09:30Z", "2026-03-02T10:00Z"),
         ("sun", ("01:00", "02:30"), "Europe/Berlin", "2026-10-25T01:15Z", "2026-10-25T01:30Z"),  # 02:15 again
         ("sun", ("01:00", "02:30"), "Europe/Berlin", "2026-03-29T00:59Z", "2026-03-29T01:30Z"),  # no 02:30 that day
+        ("fri", ("00:30", "05:00"), "Africa/Cairo", "2026-04-23T22:00Z", "2026-04-24T02:00Z"),  # it is 01:00
     ],
 )
 def test_quiet_hours(build: Build, days: str, hours: tuple[str, str], zone: str, now: str, until: str | None) -> None:

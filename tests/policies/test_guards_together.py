@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from daemon.core.events import DecisionMade, RunCancelled, RunPreempted, RunResumed, RunStarted
+from daemon.core.plans import tokens
 from tests.golden.tape import Tape
 
 HOUR = timedelta(hours=1)
@@ -52,6 +53,23 @@ def test_an_approval_names_the_decision_that_stands() -> None:
     assert verdicts(told, "operator")[-1] == "not_possible"
 
 
+def test_what_awaits_an_approval_is_not_forgotten_while_a_run_goes_on() -> None:
+    """What its policy says of the run takes the place of the decision that waits: that is told anew, and approved."""
+    told = tape(f"{{{GROW}, guards: {{approval: true, budget: {{per_day: 20}}}}}}")
+    told.arrive(120)
+    told.request("approve", decision=told.of().verdicts["rewarm_replay"].position)
+    told.arrive(130)
+    told.until("train")
+    told.begin()
+    told.fail("user_error")
+    told.wait(HOUR)
+    assert told.of().active is None
+    standing = told.of().verdicts["rewarm_replay"]
+    assert standing.verdict == "awaiting_approval"
+    told.request("approve", decision=standing.position)
+    assert len(started(told)) == 2
+
+
 def test_a_request_to_train_is_always_answered() -> None:
     """With nothing that waits, or nobody who trains on request, the answer is that it is not possible."""
     told = tape(f"{{{GROW}}}", pipelines=", q: {policies: [{kind: periodic_retraining}]}")
@@ -62,6 +80,19 @@ def test_a_request_to_train_is_always_answered() -> None:
     told.request("train")
     assert len(started(told)) == 1
     assert verdicts(told, "operator") == ["not_possible"] * 3
+
+
+def test_what_came_while_a_run_failed_is_weighed_with_its_data() -> None:
+    """Together they are enough: nobody has to wait for the next arrival."""
+    told = tape(f"{{{GROW}}}")
+    told.arrive(120)
+    told.until("train")
+    told.arrive(60)
+    told.begin()
+    told.fail("user_error")
+    assert told.of().active is None
+    told.wait(timedelta(seconds=2))
+    assert [tokens(run.plan.new) for run in started(told)] == [120, 181]
 
 
 def test_a_freeze_is_answered_and_lets_runs_go_on() -> None:
@@ -139,6 +170,30 @@ def test_a_run_goes_on_when_there_is_a_budget_again(late: timedelta) -> None:
     told.begin()
     told.finish()
     assert told.of().champion is not None
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_what_has_yielded_goes_on_before_its_policy_starts_anew(gone: bool) -> None:
+    """A start would take its data and end it, however long that wish stands; nor is it forgotten with its policy."""
+    told = tape(f"{{{GROW}, guards: {{budget: {{per_day: 2, per_month: 3}}}}}}")
+    told.arrive(120)
+    told.until("train")
+    told.begin()
+    run = told.run().run
+    for days in (1, 32):
+        told.arrive(300)
+        told.wait(2 * HOUR)
+        assert told.run().stop == "preempt"
+        told.interrupt("preempt")
+        if gone:
+            told.start(f"pipelines: {{p: {{policies: [{{kind: rewarm_replay, name: other}}, {REST}]}}}}\n")
+            break
+        told.wait(days * 24 * HOUR)
+        told.begin()
+    assert (told.run().run, [each.run for each in started(told)]) == (run, [run])
+    told.finish()
+    assert told.of().champion is not None
+    assert not [r.event for r in told.records if isinstance(r.event, RunCancelled)]
 
 
 def test_two_runs_cannot_wait_for_a_budget_at_once() -> None:

@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from daemon.core.commands import StartRun, WithdrawWish
 from daemon.core.events import (
@@ -91,15 +92,16 @@ def test_the_interval_counts_from_the_last_retrain(build: Build) -> None:
     policy = PeriodicRetraining(every=timedelta(days=7))
     at = build.after(days=7, hours=5)
     promoted = build.model(2, promoted_at=at)
-    for kind in ("retrain", "increment"):
+    for kind, full_at in (("retrain", None), ("increment", build.noon)):
         run = build.run("promote", NAME, plan=build.plan(kind=kind), promoted=True)
-        state = build.pipeline(champion=promoted, base=build.model(), active=run)
+        state = build.pipeline(champion=replace(promoted, full_at=full_at), base=build.model(), active=run)
         decision = policy.decide(state, build.record(PROMOTED, at))
         assert decision is not None
         if kind == "retrain":
             assert (decision.verdict, decision.wakes) == ("waiting", {"interval": at + timedelta(days=7)})
+            assert decision.inputs["seconds"] == 0.0
         else:
-            assert decision.verdict != "waiting"
+            assert (decision.verdict, decision.inputs["seconds"]) == ("due", timedelta(days=7, hours=5).total_seconds())
     timers = {f"{NAME}:interval": at + timedelta(days=7)}
     later = build.pipeline(champion=promoted, base=build.model(), timers=timers)
     decision = policy.decide(later, build.record(at=build.after(days=8)))
@@ -196,7 +198,7 @@ def test_a_tick_over_data_that_failed_passes(build: Build) -> None:
 def test_a_tick_after_a_refused_retrain_is_a_new_occasion(build: Build) -> None:
     """The number waits for another increment; the calendar does not."""
     policy = PeriodicRetraining(cron="0 12 * * sun", after_increments=8)
-    refused = with_champion(build, pending=10, increments=8, verdicts={NAME: Verdict(verdict="judged", position=95)})
+    refused = with_champion(build, pending=10, increments=8, retrained=95)
     by_number, by_tick = policy.opinion(refused, build.record()), policy.decide(refused, tick(build))
     assert by_number is not None
     assert by_tick is not None
@@ -207,8 +209,9 @@ def test_a_wish_of_a_tick_waits_until_there_was_a_retrain(build: Build) -> None:
     """What comes meanwhile does not take it back: not arrivals, not increments; a retrain that was promoted does."""
     policy = PeriodicRetraining(cron="0 12 * * sun", after_increments=8)
     wish = Wish(policy=NAME, command="1/p/x/0", since=50, since_at=build.noon)
-    for base, commands in ((build.model(), ()), (build.model(6), (WithdrawWish(),))):
-        state = build.pipeline(10, champion=build.model(9), base=base, increments=3, wishes={NAME: wish})
+    for retrained, commands in ((10, ()), (60, (WithdrawWish(),))):
+        state = build.pipeline(10, champion=build.model(9), base=build.model(), increments=3, wishes={NAME: wish})
+        state = replace(state, retrained=retrained)
         decision = policy.decide(state, build.record(at=build.after(hours=1)))
         assert decision is not None
         assert (decision.verdict, decision.commands) == ("waiting", commands)
@@ -237,7 +240,7 @@ def test_a_wish_that_was_asked_for_is_kept(build: Build) -> None:
     policy = PeriodicRetraining(after_increments=8)
     for since, commands in ((50, ()), (5, (WithdrawWish(),))):
         wish = Wish(policy=NAME, command="1/p/x/0", since=since, since_at=build.noon)
-        decision = policy.decide(with_champion(build, wishes={NAME: wish}), build.record())
+        decision = policy.decide(with_champion(build, wishes={NAME: wish}, retrained=10), build.record())
         assert decision is not None
         assert (decision.verdict, decision.commands) == ("waiting", commands)
 
@@ -281,21 +284,26 @@ def test_a_refused_retrain_is_not_repeated_at_once(build: Build) -> None:
 
     verdicts = {NAME: Verdict(verdict="judged", position=95)}
     timers = {f"{NAME}:interval": build.after(days=8)}
-    refused = with_champion(build, pending=10, increments=8, verdicts=verdicts, timers=timers)
+    refused = with_champion(build, pending=10, increments=8, verdicts=verdicts, timers=timers, retrained=95)
     still = policy.opinion(refused, build.record(at=build.after(days=2)))
     assert still is not None
     assert (still.verdict, still.commands) == ("judged", ())
     assert policy.decide(refused, build.record(at=build.after(days=2))) is None, "it is said already"
 
-    another = build.pipeline(
-        10, champion=build.model(11), base=build.model(), increments=9, verdicts=verdicts, timers=timers
-    )
+    blocked = replace(refused, verdicts={NAME: Verdict(verdict="blocked", position=97)})
+    failed_since = policy.opinion(blocked, build.record(at=build.after(days=2)))
+    assert failed_since is not None
+    assert failed_since.verdict == "judged", "whatever it has said since then"
+
+    another = replace(refused, champion=build.model(11), increments=9)
     again = policy.decide(another, build.record(at=build.after(days=3)))
     assert again is not None
     assert again.verdict == "due"
 
     fired = TimerFired(policy=NAME, key="interval", due=build.after(days=8))
-    over = with_champion(build, increments=8, verdicts=verdicts)
+    over = with_champion(build, increments=8, verdicts=verdicts, retrained=95)
+    by_guard = policy.decide(over, build.record(TimerFired(policy=NAME, key="guard", due=build.after(days=2))))
+    assert by_guard is None, "quiet hours that begin are no occasion"
     by_time = policy.decide(over, build.record(fired, build.after(days=8)))
     assert by_time is not None
     assert by_time.verdict == "due"

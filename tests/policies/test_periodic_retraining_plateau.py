@@ -57,18 +57,19 @@ def test_a_plateau_is_so_many_evaluations_without_a_gain(build: Build, gains: tu
 
 def test_evaluations_before_the_base_are_of_another_model(build: Build) -> None:
     """What increments gained before the last full training does not count against those since."""
-    decision = PLATEAU.decide(gained(build, -0.1, -0.1, -0.1, first=5), build.record(EVALUATED))
+    decision = PLATEAU.decide(gained(build, -0.1, -0.1, -0.1, first=5, retrained=10), build.record(EVALUATED))
 
     assert decision is not None
     assert decision.verdict == "waiting"
 
 
-def test_a_plateau_that_was_acted_on_has_to_come_again(build: Build) -> None:
-    """After a retrain was judged, only evaluations since then tell of a plateau."""
-    standing = {NAME: Verdict(verdict="judged", position=52)}
-    seen = gained(build, -0.1, -0.1, -0.1, verdicts=standing)
-    again = gained(build, -0.1, -0.1, -0.1, -0.1, -0.1, -0.1, verdicts=standing)
-    again = replace(again, champion=build.model(2, position=54))
+@pytest.mark.parametrize("verdict", ["judged", "beside", "due", "blocked"])
+def test_a_plateau_that_was_acted_on_has_to_come_again(build: Build, verdict: str) -> None:
+    """After a retrain was judged, only evaluations since then tell of a plateau, whatever was said meanwhile."""
+    standing = {NAME: Verdict(verdict=verdict, position=60)}
+    seen = gained(build, -0.1, -0.1, -0.1, -0.1, -0.1, retrained=52, verdicts=standing)
+    again = gained(build, -0.1, -0.1, -0.1, -0.1, -0.1, -0.1, retrained=52, verdicts=standing)
+    seen, again = (replace(each, champion=build.model(2, position=54)) for each in (seen, again))
 
     waiting, due = PLATEAU.decide(seen, build.record(EVALUATED)), PLATEAU.decide(again, build.record(EVALUATED))
     assert waiting is not None

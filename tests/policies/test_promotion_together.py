@@ -194,6 +194,26 @@ def test_what_was_thawed_and_waits_for_its_slot_is_held_again_by_the_next_freeze
     assert promoted(tape) == [1, 2]
 
 
+def test_a_freeze_that_comes_with_a_new_configuration_holds_what_waits_for_its_slot() -> None:
+    """The candidate is not promoted in a window that was not there when its wish was made."""
+    tape = Tape(one("approval: auto"))
+    tape.arrive(120)
+    tape.finish()
+    tape.request("freeze")
+    tape.arrive(120)
+    tape.finish()
+    tape.request("pause")
+    tape.request("thaw")
+    assert set(tape.of().wishes) == {"promotion:resume"}
+    tape.start(one('freeze: [{from: "2026-02-01T00:00:00Z", until: "2026-03-03T00:00:00Z"}]'))
+    assert tape.of().wishes == {}
+    tape.request("resume")
+    assert (tape.of().active, promoted(tape)) == (None, [1])
+    tape.wait(72 * HOUR)
+    tape.rest()
+    assert promoted(tape) == [1, 2]
+
+
 def test_the_fold_alone_gives_the_same_state() -> None:
     """What is told of gates folds to the same state, record by record."""
     for tape in (watched(), frozen(), vetoes()):

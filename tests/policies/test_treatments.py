@@ -137,6 +137,23 @@ def test_a_document_that_repeats_is_quarantined(build: Build, failure: str) -> N
     assert again.inputs["documents"] == 2
 
 
+@pytest.mark.parametrize("failure", ["not_finite", "bad_sample"])
+def test_a_document_that_a_curation_names_is_left_out_of_it(build: Build, failure: str) -> None:
+    """Tried again once, then without it: no batch is named, for it is scored; without a name it is given up."""
+    known = {"attempts": {"curate": 2}, "stage": "curate"}
+    verdicts = []
+    for count, documents in ((1, (SPOILED,)), (2, (SPOILED,)), (1, ()), (2, ())):
+        run = build.run(failures=build.failures(failure, count, documents=documents), **known)
+        failed = StageFailed(run="p-90", stage="curate", attempt=2, failure="transient", message="it broke")
+        decision = StageRecovery().decide(build.pipeline(active=run), build.record(failed))
+        assert decision is not None
+        verdicts.append(decision.verdict)
+        if decision.verdict == "quarantine":
+            assert ordered(decision) == Remedy(without=(SPOILED,))
+    unnamed = {"not_finite": ["retry", "given_up"], "bad_sample": ["given_up", "given_up"]}
+    assert verdicts == ["retry", "quarantine", *unnamed[failure]]
+
+
 def test_a_document_that_is_out_already_is_not_the_cause(build: Build) -> None:
     """Nor is anything mended where none is named, or where hundreds would have to go."""
     out = Remedy(without=(SPOILED,), before=899)

@@ -236,6 +236,17 @@ def test_a_stopped_curation_goes_on(
     assert not list((folders[2] / "trials").iterdir())
 
 
+def test_of_a_domain_that_is_left_out_as_a_whole_nothing_is_kept(
+    run_stage: Run, given: Give, new: tuple[Shard, ...], trained_state: Path
+) -> None:
+    """A domain may be one document, and that one in quarantine: the others are curated as ever."""
+    (code,) = [Part(trained_state / shard.manifest, "train", shard.position) for shard in new]
+    without = tuple(Document(arrival=code.arrival, number=number) for number in range(len(code)))
+    event = curated(run_stage("curate", **given(cuts=ONE), remedy=Remedy(without=without)))
+    assert set(event.domains) == {"prose"}
+    assert {part.domain for part in kept_parts(trained_state, event)} == {"prose"}
+
+
 MODULE = """
 import torch
 from torch import nn

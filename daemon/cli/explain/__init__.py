@@ -71,6 +71,8 @@ def following(told: Story) -> list[tuple[str, str]]:
         case "rejected":
             accept = f"{rewarm} request accept {told.pipeline} --run {told.run}"
             found.append((accept, "use its data again in the next run"))
+            withdraw = f"{rewarm} request withdraw {told.pipeline} --run {told.run}"
+            found.append((withdraw, "give its data up for ever"))
         case "held":
             found.append((f"{rewarm} request approve {told.pipeline}", "promote it if it still keeps its bounds"))
         case "failed":

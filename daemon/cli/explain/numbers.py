@@ -35,7 +35,7 @@ BOUNDS: Final = {
 }
 """An input, without the domain that it is of → the threshold it is held against, and how."""
 LABELS: Final = {
-    "seconds": "time",
+    "seconds": "time since then",
     "age_seconds": "longest wait of the data",
     "champion_age_seconds": "age of the champion",
     "base_age_seconds": "age of the last full training",
@@ -97,13 +97,14 @@ def _plain(name: str) -> str:
 
 def _label(name: str) -> str:
     first = _plain(name)
+    look = ", to look" if name.startswith("look_") else ""
     if first in LABELS:
-        return f"{LABELS[first]}{', to look' if name.startswith('look_') else ''}"
+        return f"{LABELS[first]}{look}"
     if first.startswith(SIGNALS):
-        return name
+        return f"{name.removeprefix('look_')}{look}"
     told = first.replace(".", " of ").replace("_", " ")
     again = re.search(r"_(\d+)$", name)
-    return f"{told} ({again[1]})" if again else told
+    return f"{told} ({again[1]}){look}" if again else f"{told}{look}"
 
 
 def _shown(name: str, value: Scalar) -> str:

@@ -7,7 +7,7 @@ from rich.console import RenderableType
 from daemon.cli.explain.band import bands, kept
 from daemon.cli.explain.numbers import compared
 from daemon.cli.output import NOTHING, columns, commands, count, facts, heading, seconds, size, when
-from daemon.cli.words import shift, unmeasured
+from daemon.cli.words import held_back, shift, unmeasured
 from daemon.core.events import Comparison, Loss, ProbeMeasured
 from daemon.core.plans import Amounts, Length, Plan, Prediction, Schedule, Training, learning_rate, steps, tokens
 from daemon.core.plans.planner import outcome
@@ -15,6 +15,8 @@ from daemon.story import Arrived, Attempt, Decided, StageTold, Story
 
 BARS = "▁▂▃▄▅▆▇█"
 CURVE_WIDTH = 48
+POLICY = 20
+"""Columns for a policy's name: as many as the longest that rewarm brings needs."""
 UNIT = "Losses are {unit}, held out (lower is better), with 95 % intervals over documents."
 WORDS = (
     "A run goes through its stages one after the other (4). The champion is the model that is live; the trunk behind "
@@ -226,13 +228,15 @@ def _started(told: Story) -> Iterator[RenderableType]:
         return
     rows = [(decision.policy, f"{decision.verdict}: {decision.reason}")]
     rows += [("", line) for line in compared(decision.inputs, decision.thresholds)]
+    if told.asked:
+        rows.append(("", f"It was decided on a request: {told.asked}."))
     if decision.suppressed_by:
         rows.append(("", f"It could not start at once ({decision.suppressed_by}) and waited {seconds(told.waited)}."))
     else:
         rows.append(("", f"It started at once, at {when(told.started_at)} (decision #{decision.position})."))
     if told.traceparent:
         rows.append(("", f"What led to it belongs to the trace {told.traceparent}."))
-    yield facts(rows, width=16)
+    yield facts(rows, width=POLICY)
 
 
 def _happened(told: Story) -> Iterator[RenderableType]:
@@ -315,16 +319,14 @@ def _judged(told: Story) -> Iterator[RenderableType]:
     rows += [("", line) for line in compared(decision.inputs, decision.thresholds)]
     if told.rolled_back is not None:
         rows.append(("rolled back", told.rolled_back.reason))
-    yield facts(rows, width=16)
+    yield facts(rows, width=POLICY)
 
 
 def _shadowed(told: Story) -> Iterator[RenderableType]:
     if told.shadows:
-        yield facts([(each.policy, sentence(each)) for each in told.shadows], width=16)
+        yield facts([(each.policy, sentence(each)) for each in told.shadows], width=POLICY)
 
 
 def sentence(decided: Decided) -> str:
     """Return a decision in one line."""
-    held_back = f" [not now: {decided.suppressed_by}]" if decided.suppressed_by else ""
-    held_back = " [in shadow]" if decided.shadow else held_back
-    return f"{decided.verdict}: {decided.reason}{held_back} (#{decided.position})"
+    return f"{decided.verdict}: {decided.reason}{held_back(decided)} (#{decided.position})"

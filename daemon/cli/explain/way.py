@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from rich.console import RenderableType
 
-from daemon.cli.output import facts, heading, program, when
+from daemon.cli.output import count, facts, heading, program, when
 from daemon.sightings import Had, Saw, Way
 
 SEEN = {"trained": "was trained on it", "replayed": "replayed it", "continues": "continues version {of}, which saw it"}
@@ -28,7 +28,8 @@ def render_way(way: Way) -> list[RenderableType]:
 def _facts(way: Way) -> Iterator[tuple[str, str]]:
     yield "arrived", f"{when(way.arrived_at)} from {way.source}, id {way.id}"
     yield "lies at", way.uri
-    yield "holds", f"{way.amount.documents:,} documents, {way.amount.tokens:,} tokens"
+    documents = f"{count(way.amount.documents, 'document')}, " if way.amount.documents else ""  # not counted yet
+    yield "holds", f"{documents}{way.amount.tokens:,} tokens"
     if way.duplicates:
         yield "dropped", f"{way.duplicates:,} documents that were seen before"
     if way.refused is not None:

@@ -58,6 +58,8 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
     position: int
     champion: int | None
     pending: dict[str, int]
+    set_aside: dict[str, int]
+    approvals: dict[str, int]
     paused: str | None
     active: str | None
     held: str | None
@@ -111,6 +113,8 @@ def look(configuration: Configuration, reader: Reader | None, state: State, name
         position=state.position,
         champion=pipeline.champion.version if pipeline.champion else None,
         pending=status.pending,
+        set_aside=status.set_aside,
+        approvals=status.approvals,
         paused=pipeline.paused,
         active=pipeline.active.run if pipeline.active else None,
         held=status.held,

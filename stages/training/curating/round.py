@@ -71,7 +71,7 @@ class Round:
         context = self.context
         arrived = self.score()
         if not arrived:
-            raise StageError("bad_sample", "There is nothing to train on: every arrival of the run is empty.")
+            raise StageError("bad_sample", "There is nothing to train on: every arrival is empty or left out.")
         cuts = [cut_domains(arrived, cut, self.curation.by) for cut in self.curation.cuts]
         trials = self.try_cuts(arrived, cuts) if len(cuts) > 1 else ()
         chosen = min(range(len(trials)), key=lambda at: trials[at].loss) if trials else 0
@@ -110,10 +110,10 @@ class Round:
         parts = [Part(context.resolve(shard.manifest), "train", shard.position) for shard in shards]
         found = []
         for shard, part in zip(shards, parts, strict=True):
-            if len(part):
-                without = np.zeros(len(part), dtype=bool)
-                gone = [each.number for each in specification.remedy.without if each.arrival == shard.position]
-                without[[number for number in gone if number < len(part)]] = True
+            without = np.zeros(len(part), dtype=bool)
+            gone = [each.number for each in specification.remedy.without if each.arrival == shard.position]
+            without[[number for number in gone if number < len(part)]] = True
+            if not without.all():  # nor is it empty
                 scores = self.scored(part, without, sum(map(len, parts[: parts.index(part)])), sum(map(len, parts)))
                 developing = trying.developing(part, self.curation.development) & ~without
                 found.append(Arrived(shard=shard, part=part, developing=developing, scores=scores))

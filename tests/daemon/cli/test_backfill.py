@@ -17,7 +17,7 @@ def sent(configuration: "Configuration") -> list[dict[str, object]]:
 
 def test_a_period_becomes_a_request(rewarm: "Command", configuration: "Configuration") -> None:
     """A date alone is its midnight in UTC, an instant has a zone."""
-    arguments = ("backfill", "docs-lm", "--from", "2026-03-01", "--to", "2026-03-01T09:30:00+01:00", "--reason", "late")
+    arguments = ("backfill", "docs-lm", "--from", "20260301", "--to", "2026-03-01T09:30:00+01:00", "--reason", "late")
     code, _, err = rewarm(*arguments)
     assert (code, err) == (0, "")
     period = {"since": "2026-03-01T00:00:00Z", "until": "2026-03-01T09:30:00+01:00"}
@@ -31,6 +31,7 @@ def test_a_period_becomes_a_request(rewarm: "Command", configuration: "Configura
         ("2026-03-02", "2026-03-01", "is empty"),
         ("yesterday", "2026-03-01", "is no instant"),
         ("2026-03-01", "2026-03-02T10:00", "has no zone"),
+        ("0001-01-01T00:00:00+14:00", "2026-03-01", "is no instant"),
     ],
 )
 def test_what_is_no_period_is_not_sent(

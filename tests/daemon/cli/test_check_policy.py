@@ -76,6 +76,15 @@ def test_a_broken_one_is_shown_with_an_example(rewarm: "Command") -> None:
 
 
 @pytest.mark.usefixtures("ours", "once")
+def test_one_that_raises_is_not_advised_to_try_other_fields(rewarm: "Command") -> None:
+    """It had nothing to say because it raised, which the table has told."""
+    Path("ours_raising.py").write_text(OURS.replace("        return", "        raise ValueError('no')\n        return"))
+    out = rewarm("check-policy", "ours_raising:Late", "--each", "1").out
+    assert "survives is broken" in out
+    assert "It never said anything" not in out
+
+
+@pytest.mark.usefixtures("ours", "once")
 def test_as_json(rewarm: "Command") -> None:
     """--json has every rule, and where the examples lie."""
     result = rewarm("check-policy", "ours_late:Late", "--each", "1", "--json", "--examples", "elsewhere")

@@ -93,6 +93,21 @@ def test_a_wish_that_waited_says_how_long_and_for_what(chronicle: "Chronicle") -
     assert story.ending.outcome == "active"
 
 
+def test_who_asked_for_a_start_is_told(rewarm: "Command", chronicle: "Chronicle") -> None:
+    """By whom, why and where it stands in the journal; of a run that data started nobody is named."""
+    chronicle.arrive("prose", 900_000, id="prose-1")
+    first = chronicle.train()
+    chronicle.arrive("prose", 50_000, id="prose-2")
+    asked = chronicle.tell(OperatorRequested(verb="train", by="ann", reason="the fair")).position
+    run = chronicle.pipeline.active
+    assert run is not None
+
+    told = " ".join(rewarm("explain", run.run).out.split())
+
+    assert f"It was decided on a request: train by ann: the fair (#{asked})." in told
+    assert "on a request" not in rewarm("explain", first).out
+
+
 def test_a_failed_run_says_why(chronicle: "Chronicle") -> None:
     """A stage that failed for good is in the story, with the decision to give up."""
     chronicle.arrive("prose", 900_000, id="prose-1")
@@ -151,6 +166,9 @@ def test_a_rejected_candidate_is_judged_by_its_numbers(rewarm: "Command", chroni
     assert "an increment that was rejected" in out
     assert "prose is forgotten by 0.5000 nats per byte (at most 0.02)" in out
     assert f"rewarm request accept docs-lm --run {run}" in out
+    assert f"rewarm request withdraw docs-lm --run {run}" in out
+    present = " ".join(rewarm("explain", "docs-lm").out.split())
+    assert "set aside code 599,000 tokens, which no run takes by itself" in present
 
 
 def test_the_page_reads_from_cause_to_effect(rewarm: "Command", trained: "Chronicle") -> None:
@@ -292,13 +310,23 @@ def test_a_sparkline_rises_and_falls() -> None:
 
 def test_numbers_stand_beside_their_bounds() -> None:
     """What a policy compared is told with the bound that it was held against."""
-    inputs: Numbers = {"gain": 0.1, "forgetting.a": -0.01, "loss.a": 1.0, "shift": 0.5, "tokens": 5, "left": None}
+    inputs: Numbers = {
+        "gain": 0.1,
+        "forgetting.a": -0.01,
+        "loss.a": 1.0,
+        "shift": 0.5,
+        "tokens": 5,
+        "left": None,
+        "look_tokens": 2,
+        "look_drift.ks": 0.2,
+    }
     thresholds: Numbers = {
         "min_gain": 0.0,
         "max_forgetting": 0.02,
         "weak_shift": 0.02,
         "strong_shift": 0.7,
         "tokens": 10,
+        "look_tokens": 3,
     }
 
     assert list(compared(inputs, thresholds)) == [
@@ -306,6 +334,8 @@ def test_numbers_stand_beside_their_bounds() -> None:
         "forgetting of a -0.0100 (at most 0.0200)",
         "shift 0.5000 (weak below 0.0200, strong from 0.7000)",
         "tokens 5 (at least 10)",
+        "tokens, to look 2 (at least 3)",
+        "drift.ks, to look 0.2000",
     ]
 
 

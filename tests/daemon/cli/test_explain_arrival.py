@@ -54,7 +54,7 @@ def test_versions_that_saw_an_arrival_are_told(chronicle: "Chronicle", rewarm: "
 
 
 def test_what_was_withdrawn_before_it_was_used_was_seen_by_nobody(chronicle: "Chronicle", rewarm: "Command") -> None:
-    """An arrival that no run had is told as such."""
+    """An arrival that no run had is told as such; documents that nobody has counted are not told as none."""
     small = chronicle.arrive("prose", 10, id="prose-1")
     withdraw(chronicle, "prose-1", small.position, None)
     chronicle.close()
@@ -63,6 +63,7 @@ def test_what_was_withdrawn_before_it_was_used_was_seen_by_nobody(chronicle: "Ch
 
     assert "it has not been ingested" in out
     assert "withdrawn" in out
+    assert "holds 10 tokens" in " ".join(out.split())
 
 
 def test_a_training_that_draws_from_a_withdrawn_arrival_begins_again(chronicle: "Chronicle") -> None:

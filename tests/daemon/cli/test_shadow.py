@@ -2,17 +2,21 @@
 
 import io
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
 from rich.console import Console
 
 from daemon.cli.explain.present import why
+from daemon.cli.explain.render import sentence
 from daemon.cli.explain.why import look
 from daemon.cli.shadow import InShadow, would_have
 from daemon.config import load
 from daemon.core.events import OperatorRequested
 from daemon.journal.sqlite import open_reader
+from daemon.story import Decided
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +48,7 @@ def test_a_pipeline_in_shadow_tells_how_often_it_would_have_trained(chronicle_of
 
     status = rewarm("status").out
     assert "rewarm_replay would have started 2 runs, the last at 2026-03-01 12:00:06Z" in status
-    assert "promotion would have started nothing yet" in status
+    assert "promotion has said nothing yet" in status
     told = " ".join(rewarm("explain", "docs-lm").out.split())
     assert "waiting: 150,000 of 200,000 new tokens wait." in told
     assert "in shadow: would have started 2 runs, the last at 2026-03-01 12:00:06Z" in told
@@ -115,6 +119,25 @@ def test_a_freeze_is_told(chronicle_of: "Begin", rewarm: "Command") -> None:
     )
 
 
+def test_what_would_have_had_no_effect_says_so() -> None:
+    """A start in shadow for which nothing was pending is not told as one that would have been."""
+    told = Decided(
+        position=7,
+        recorded_at=datetime(2026, 3, 1, tzinfo=UTC),
+        policy="ours",
+        version=1,
+        verdict="due",
+        reason="It drifts.",
+        inputs={},
+        thresholds={},
+        suppressed_by="void: nothing is pending",
+        shadow=True,
+    )
+    assert sentence(told) == "due: It drifts. [in shadow, void: nothing is pending] (#7)"
+    assert sentence(replace(told, suppressed_by="shadow")) == "due: It drifts. [in shadow] (#7)"
+    assert sentence(replace(told, shadow=False)) == "due: It drifts. [not now: void: nothing is pending] (#7)"
+
+
 def test_the_example_of_a_first_pipeline_is_in_shadow() -> None:
     """Nothing of it acts until somebody deletes the one line that says so."""
     configuration = load(Path(__file__).parents[3] / "docs" / "examples" / "first" / "rewarm.yaml")
@@ -124,7 +147,7 @@ def test_the_example_of_a_first_pipeline_is_in_shadow() -> None:
 
 
 def test_in_words() -> None:
-    """Looks and starts are counted apart; who never would have started says what it said last."""
-    assert would_have(InShadow()) == "would have started nothing yet"
-    assert would_have(InShadow(verdict="waiting", position=7)).endswith("its last word was waiting (#7)")
+    """Looks and starts are counted apart; of who would have started nothing is told what it said last."""
+    assert would_have(InShadow()) == "has said nothing yet"
+    assert would_have(InShadow(verdict="promote", position=7)) == "last said promote (#7)"
     assert would_have(InShadow(starts=1, looks=2)).startswith("would have started 1 run and looked 2 times, the last")

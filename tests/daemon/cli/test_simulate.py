@@ -76,6 +76,15 @@ def test_two_configurations_are_compared(rewarm: "Command", tmp_path: Path) -> N
     assert "Nothing would change." in same
 
 
+def test_what_is_in_shadow_says_what_to_simulate_instead(rewarm: "Command", tmp_path: Path) -> None:
+    """A table without a run would answer nothing: it says that a copy without the mode is to be simulated."""
+    other = tmp_path / "other.yaml"
+    other.write_text(OTHER.replace("policies:", "mode: shadow\n    policies:"))
+    out = " ".join(rewarm("simulate", "--days", "1", "--against", str(other)).out.split())
+    assert "does nothing here either (other.yaml): simulate a copy of the configuration without `mode: shadow`" in out
+    assert "does nothing here" not in rewarm("simulate", "--days", "1").out
+
+
 @pytest.mark.parametrize("name", ["picture.svg", "picture.png"])
 def test_a_picture_is_drawn(rewarm: "Command", tmp_path: Path, name: str) -> None:
     """--plot writes what its ending says."""

@@ -72,7 +72,9 @@ def test_status_shows_a_freeze_and_what_waits_for_an_approval(rewarm: "Command",
     status = json.loads(rewarm("status", "--json").out)["pipelines"]["docs-lm"]
 
     assert "by ann: release week: candidates are held" in out
-    assert f"rewarm_replay: rewarm request approve PIPELINE --decision {position}" in " ".join(out.split())
+    assert f"rewarm_replay: rewarm request approve docs-lm --decision {position}" in " ".join(out.split())
+    present = " ".join(rewarm("explain", "docs-lm").out.split())
+    assert f"rewarm_replay waits for `rewarm request approve docs-lm --decision {position}`" in present
     assert (status["frozen"], status["approvals"]) == ("ann: release week", {"rewarm_replay": position})
 
 

@@ -361,6 +361,6 @@ def test_a_policy_that_raises_is_named_and_stops_nobody(make_world: "MakeWorld",
     world = make_world(parts.Scripted("broken", broken), other)
     world.arrive()
     said = {d.policy: (d.verdict, d.reason) for d in world.all(DecisionMade)}
-    assert said["broken"] == ("raised", "The policy raised ZeroDivisionError: integer division or modulo by zero")
+    assert said["broken"] == ("raised", "The policy raised ZeroDivisionError: integer division or modulo by zero.")
     assert said["other"][0] == "fine"
     assert world.arrive() == []

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from daemon.core.events import (
     ConfigurationChanged,
     DaemonStarted,
+    DecisionMade,
     InputRejected,
     RunCancelled,
     RunFailed,
@@ -39,7 +40,9 @@ def test_a_policy_that_is_gone_leaves_nothing_behind(world: "World", parts: "typ
     assert list(world.of().timers) == ["retry:p-2"]
     world.configure({"p": (parts.Gate(),)})
     pipeline = world.of()
-    assert (pipeline.wishes, pipeline.timers, list(pipeline.verdicts)) == ({}, {}, ["sequence"])
+    assert (pipeline.wishes, pipeline.timers, list(pipeline.verdicts)) == ({}, {}, ["sequence", "arbiter"])
+    withdrawn = [event.reason for event in world.all(DecisionMade) if event.verdict == "withdrawn"]
+    assert withdrawn == ["Policy starter is not configured any more, or is in shadow."]
     assert [e.run for e in world.all(RunFailed)] == ["p-2"]
 
 

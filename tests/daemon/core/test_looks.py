@@ -11,6 +11,7 @@ from daemon.core.commands import FixPlan, PostponeRun, PreemptRun, StartRun
 from daemon.core.decisions import Decision
 from daemon.core.events import (
     DataArrived,
+    DataWithdrawn,
     DecisionMade,
     EvaluationReported,
     Record,
@@ -73,6 +74,19 @@ def test_a_postponed_run_leaves_everything_pending(looking: "World") -> None:
     assert (pipeline.begun, pipeline.claims, pipeline.settled) == ({}, {}, 0)
     assert pipeline.last is not None
     assert pipeline.last.outcome == "postponed"
+
+
+def test_what_was_withdrawn_after_a_look_was_not_seen_by_it(looking: "World", parts: "type[Parts]") -> None:
+    """It leaves what was looked at too: what comes in its place is new. What came after the look changes nothing."""
+    look(looking)
+    first = looking.of().last_arrival
+    looking.arrive(30)
+    for arrival, tokens, left in ((looking.of().last_arrival, 30, 100), (first, 100, 0)):
+        amount = parts.amount(tokens)
+        looking.fact(
+            DataWithdrawn(arrival_source="/test", arrival_id="1", arrival=arrival, domain="prose", amount=amount)
+        )
+        assert sum(amount.tokens for amount in looking.of().looked.values()) == left
 
 
 def test_a_look_that_trains_is_a_run_like_any_other(looking: "World") -> None:

@@ -7,8 +7,10 @@ import pytest
 
 from daemon.core.commands import RunStage
 from daemon.core.events import DataCurated, DataIngested, DecisionMade, RunSucceeded
-from daemon.core.plans import Document, Remedy
+from daemon.core.plans import Curation, Document, Remedy
 from daemon.dispatch.quarantine import quarantined
+from daemon.dispatch.specification import specify
+from stages.base import Names
 from stages.run_folder import Shard
 
 Build = Any
@@ -22,7 +24,15 @@ SHARDS = (
 )
 
 
-def trained(build: Build, book: Book, run: str, *remedies: tuple[Document, ...], outcome: Outcome = "promoted") -> None:
+def trained(
+    build: Build,
+    book: Book,
+    run: str,
+    *remedies: tuple[Document, ...],
+    outcome: Outcome = "promoted",
+    stage: str = "train",
+    shadow: bool = False,
+) -> None:
     """Write a run of the arrivals 1 and 2 whose attempts were without these documents."""
     for arrival in (1, 2):
         told = DataIngested(
@@ -39,9 +49,16 @@ def trained(build: Build, book: Book, run: str, *remedies: tuple[Document, ...],
         )
         book.write(told)
     for attempt, without in enumerate(remedies, start=1):
-        again = RunStage(run=run, stage="train", attempt=attempt, remedy=Remedy(without=without))
+        again = RunStage(run=run, stage=stage, attempt=attempt, remedy=Remedy(without=without))
         decided = DecisionMade(
-            policy="heal", policy_version=3, verdict="quarantine", reason="So.", commands=(again,), run=run
+            policy="heal",
+            policy_version=3,
+            verdict="quarantine",
+            reason="So.",
+            commands=(again,),
+            run=run,
+            suppressed_by="shadow" if shadow else None,
+            shadow=shadow,
         )
         book.write(decided)
     book.write(RunSucceeded(run=run, outcome=outcome))
@@ -69,17 +86,40 @@ def test_in_another_shard_a_number_is_another_documents(build: Build, book: Book
     trained(build, book, "p-1", (ONE, OTHER))
     anew = (Shard(position=1, domain="prose", manifest="/state/shards/anew"), SHARDS[1])
     assert quarantined(book, "p", STATE, anew) == (OTHER,)
-    book.write(
-        DataCurated(
-            run="p-1",
-            stage="curate",
-            attempt=1,
-            documents=9,
-            tokens=9,
-            kept=5,
-            kept_tokens=5,
-            manifest="m",
-            sha256=build.sha,
-        )
-    )
+    book.write(curated(build, "p-1"))
     assert quarantined(book, "p", STATE, SHARDS) == ()
+
+
+def curated(build: Build, run: str) -> DataCurated:
+    """Return that a run has kept some of its documents."""
+    names = Names(run=run, stage="curate", attempt=1)
+    return DataCurated(**names, documents=9, tokens=9, kept=5, kept_tokens=5, manifest="m", sha256=build.sha)
+
+
+def test_what_a_curation_left_out_counts_too(build: Build, book: Book) -> None:
+    """It numbers documents as ingest does, and nothing that it left out was trained on."""
+    trained(build, book, "p-1", (ONE,), stage="curate")
+    book.write(curated(build, "p-1"))
+    assert quarantined(book, "p", STATE, SHARDS) == (ONE,)
+
+
+def test_what_a_policy_in_shadow_would_have_left_out_was_trained_on(build: Build, book: Book) -> None:
+    """Its decision was carried out by nobody."""
+    trained(build, book, "p-1", (ONE,))
+    trained(build, book, "p-2", (OTHER,), shadow=True)
+    assert quarantined(book, "p", STATE, SHARDS) == (ONE,)
+
+
+def test_a_curation_leaves_it_out_and_its_training_reads_what_was_kept(
+    build: Build, book: Book, tmp_path: Path
+) -> None:
+    """`curate` reads the shards in which the document has its number; of what it keeps, numbers say other things."""
+    trained(build, book, "p-1", (ONE,))
+    told = {}
+    for plan in (build.plan(parent=1), build.plan(parent=1, curation=Curation())):
+        for stage in ("curate", "train", "evaluate"):
+            pipeline = build.pipeline(build.run(build.order(stage), plan=plan, started_position=book.head() + 1))
+            found = specify(book, pipeline, pipeline.active.order, state=STATE, roots=(tmp_path,), threads=1)
+            told[plan.curation is not None, stage] = found.remedy.without
+    assert {key for key, without in told.items() if without} == {(False, "train"), (True, "curate")}
+    assert told[True, "curate"] == (ONE,)

@@ -79,6 +79,20 @@ def test_a_stretch_ends_with_another_word_and_with_the_history(make: "Maker") ->
     assert account.stood == {"waiting": [2, 50.0], "quiet_hours": [1, 40.0]}
 
 
+def test_another_policys_run_that_takes_the_data_ends_the_stretch(make: "Maker") -> None:
+    """From 500 s on it cools down; at 1,110 s a retrain takes what waits, and told is it at that run's first word."""
+    retrain = PeriodicRetraining.model_validate({"every": "PT1000S"})
+    report = reported(make, (small(guards={"cooldown": "PT3000S"}), retrain, GATE), [0, 500], 2500)
+    held = report.stood["cooling_down"]
+    assert (held.times, held.seconds) == (1, 611)
+
+
+def test_a_policy_in_shadow_is_held_back_from_nothing(make: "Maker") -> None:
+    """What kept it from a start that it would not have made is in no row of those that act."""
+    shadowed = small(mode="shadow", guards={"cooldown": "PT1000S"})
+    assert reported(make, (shadowed, GATE), [0, 100, 150, 200], 5000).stood == {}
+
+
 def test_money_is_what_a_budget_says_that_compute_costs(make: "Maker") -> None:
     """110 s of the stages at 36 an hour; without a price there is no money."""
     priced = small(guards={"budget": {"per_day": 1000.0, "price": 36.0}})

@@ -5,12 +5,14 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 import pytest
+from msgspec.structs import replace
 
 from daemon.core.errors import FailureClass
 from daemon.core.events import (
     CheckpointSaved,
     DataWithdrawn,
     DecisionMade,
+    EvaluationReported,
     FailureReported,
     ModelPromoted,
     OperatorRequested,
@@ -65,6 +67,30 @@ def test_wake_ups_come_at_their_instant(make: "Maker") -> None:
     assert [at for at, _ in course.told("timer.fired", "run.started")] == [307, 307]
 
 
+def test_a_training_goes_back_once_for_a_spike(make: "Maker") -> None:
+    """Workers that are lost afterwards cost what is behind their last checkpoint, as ever: no step comes twice."""
+    small = RewarmReplay(
+        after_tokens=800, replay=0.0, limits={"checkpoint_every": 5.0}, training={"batch": 1, "context": 4}
+    )
+    recovery = StageRecovery(retries=50, ceiling=100, limits=MANY, jitter=0, rollback_steps=10, skip_steps=10)
+    costs = make.costs(failures={"train": {"loss_spike": 0.5, "worker_lost": 0.4}})
+    lost = 0
+    for seed in range(60):
+        course = make.course(
+            (small, recovery, GATE), make.history(make.arrivals([0, 1], 400), 20_000), costs, seed=seed
+        )
+        steps: list[int] = []
+        back = False
+        for _, event in course.told("decision.made", "checkpoint.saved", "stage.interrupted"):
+            if isinstance(event, DecisionMade) and event.verdict == "step_back":
+                back, steps = True, []
+            elif isinstance(event, CheckpointSaved):
+                steps.append(event.step)
+            lost += back and bool(steps) and isinstance(event, StageInterrupted)
+        assert sorted(set(steps)) == steps, f"seed {seed}"
+    assert lost > 3, "too little has happened"
+
+
 def test_schedules_tick_on_the_virtual_clock(make: "Maker") -> None:
     """A daily calendar ticks at each of its times, and retrains once there is a model."""
     policy = PeriodicRetraining(cron="30 3 * * *")
@@ -88,6 +114,15 @@ def test_a_failing_stage_is_tried_again_and_given_up(make: "Maker") -> None:
     assert account.seconds["train"] == pytest.approx(sum(failed) - sum(begun))
     assert len(course.engine.books["p"].waiting()) == 2
     assert list(account.waited) == []
+
+
+def test_no_attempt_outlives_its_time_limit(make: "Maker") -> None:
+    """What would have failed later is ended before: of 120 s of training the first ten are waited for."""
+    policies = (RewarmReplay(after_tokens=100, replay=0.0, limits={"time_limit": 10.0}), GATE)
+    failing = make.costs(failures={"train": {"transient": 1.0}})
+    for seed in range(5):
+        course = make.course(policies, make.history(make.arrivals([0, 100]), 10_000), failing, seed=seed)
+        assert course.tally.account("p").seconds["train"] <= 10
 
 
 def test_a_lost_worker_goes_on_from_its_checkpoint(make: "Maker") -> None:
@@ -222,6 +257,29 @@ def test_what_is_withdrawn_is_taken_from_where_it_lies_here(
     assert champion.past["prose"].tokens == past
     assert course.state.pipelines["p"].set_aside == {}
     assert course.state.pipelines["p"].ignored == {}
+
+
+def test_what_a_champion_that_was_taken_back_had_is_set_aside(make: "Maker") -> None:
+    """A withdrawal finds it there, and monitors see the age of the data of the champion that is back."""
+    watch = {"signal": "evaluation.accuracy", "better": "higher", "for": "P30D", "least": 1}
+    gate = Promotion.model_validate({"watch": watch})
+    arrivals = make.arrivals([0, 86_400], tokens=100)
+    withdrawal = DataWithdrawn(arrival_source="a", arrival_id="b", arrival=4711, domain="prose", account="past")
+    facts = [arrivals[0], Fact(arrivals[1].at, "p", arrivals[1].event, 4711)]
+    facts += [
+        Fact(make.zero + timedelta(days=day), "p", EvaluationReported(metric="accuracy", value=value))
+        for day, value in ((0.5, 0.9), (1.5, 0.1), (2.0, 0.9))
+    ]
+    facts.append(Fact(make.zero + timedelta(days=3), "p", withdrawal))
+    history = replace(make.history(facts, 5 * 86_400), ages=True)
+    course = make.course((SMALL, gate), history, make.costs(ageing=0.1))
+    pipeline = course.state.pipelines["p"]
+    assert pipeline.champion is not None
+    assert (pipeline.champion.version, course.tally.account("p").rollbacks) == (1, 1)
+    assert pipeline.champion.past["prose"].tokens == 100
+    assert not sum(amount.tokens for amount in pipeline.set_aside.values())
+    values = [event.value for _, event in course.told("evaluation.reported") if isinstance(event, EvaluationReported)]
+    assert values == [0.85, 0.05, 0.7]
 
 
 def test_a_held_candidate_gives_way_to_the_next(make: "Maker") -> None:

@@ -18,6 +18,7 @@ from daemon.simulation.rows import amount, cost_rows, count, percent, period, ro
 from daemon.simulation.tally import hindrance
 from policies.promotion import Promotion
 from policies.rewarm_replay import RewarmReplay
+from policies.stage_recovery import StageRecovery
 
 if TYPE_CHECKING:
     from daemon.core.decisions import Policies
@@ -101,6 +102,16 @@ def test_every_arrival_is_in_a_row(make: "Maker") -> None:
     done = simulate(chosen, make.history(make.arrivals([0, 100]), 1000), costs, seed=1)
     told = {row.label: row.cells for row in rows([done.report.pipelines["p"]], [1.0])}
     assert told["  arrivals that ingest rejected"] == ("2",)
+
+
+def test_why_runs_failed_is_told(make: "Maker") -> None:
+    """A training that its time limit ends is no chance: the row says which limit of the configuration it was."""
+    policies: Policies = {"p": (RewarmReplay(after_tokens=100, limits={"time_limit": 60.0}), StageRecovery())}
+    chosen = PolicySet(name="x", changed=make.changed(policies), policies=policies)
+    done = simulate(chosen, make.history(make.arrivals([0, 100]), 1000), make.exact, seed=1)
+    told = {row.label: row.cells for row in rows([done.report.pipelines["p"]], [1.0])}
+    assert (told["  base failed"], told["  failed with time_limit"]) == (("1",), ("1",))
+    assert done.report.pipelines["p"].failures == {"time_limit": 1}
 
 
 def test_costs_say_where_they_are_known_from(defaults: "Costs", make: "Maker") -> None:

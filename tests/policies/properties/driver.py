@@ -72,6 +72,8 @@ class Setup:
     requests: float = 1.0
     """Requests of a person a day and pipeline."""
     failing: float = 0.05
+    reloads: float = 0.0
+    """How often a day a policy is taken out of a pipeline, for some hours."""
 
 
 @dataclass
@@ -102,13 +104,14 @@ class _Living:
     def __init__(self, setup: Setup, random: Random, fold: Fold) -> None:
         self.life = Life(setup)
         self.random, self.fold = random, fold
+        self.policies = dict(setup.policies)
         self.now = BEGIN
         self.attempts: dict[str, _Attempt] = {}
         self.outside = self._history()
         self.epoch = 0
 
     def live(self) -> Life:
-        self._tell(_changed(self.life.setup), None)
+        self._tell(_changed(self.life.setup.slots, self.policies), None)
         end = BEGIN + timedelta(days=self.life.setup.days)
         while (soonest := self._soonest()) is not None and soonest[0] <= end:
             self.now, happens = max(self.now, soonest[0]), soonest[2]
@@ -134,7 +137,7 @@ class _Living:
         record = Record(
             position=position, recorded_at=self.now, source="/t", id=str(position), pipeline=name, event=event
         )
-        state, following = react(self.fold(self.life.state, record), record, self.life.setup.policies)
+        state, following = react(self.fold(self.life.state, record), record, self.policies)
         if self.fold is not evolve:  # `react` folds by the real one: fold again what a broken one makes of it
             state = self.fold(self.life.state, record)
             for each in following:
@@ -237,6 +240,7 @@ class _Living:
                     found.append((BEGIN + timedelta(days=at), name, self._arrive))
                 at += random.expovariate(setup.arrivals / 3.5)
             others = [(self._request, setup.requests), (self._withdraw, 0.5), (self._report, 2.0), (self._restart, 0.7)]
+            others.append((self._reload, setup.reloads))
             for what, often in others:
                 times = [BEGIN + timedelta(days=random.uniform(0, days)) for _ in range(round(often * days))]
                 found += [(at, name, what) for at in times]
@@ -284,6 +288,19 @@ class _Living:
         value = round(self.random.uniform(0, 1), 3)
         self._tell(EvaluationReported(metric="quality", value=value), name)
 
+    def _reload(self, name: str) -> None:
+        """Take a policy out of the configuration, and put all back some hours later."""
+        full = self.life.setup.policies[name]
+        gone = self.random.randrange(len(full))
+        at = self.now + timedelta(hours=self.random.uniform(0, 12))
+        self.outside.append((at, name, lambda name: self._configure(name, full)))
+        self.outside.sort(key=lambda each: (each[0], each[1]))
+        self._configure(name, [*full[:gone], *full[gone + 1 :]])
+
+    def _configure(self, name: str, policies: Sequence[Policy]) -> None:
+        self.policies[name] = policies
+        self._tell(_changed(self.life.setup.slots, self.policies), None)
+
     def _restart(self, name: str) -> None:
         """Kill the daemon and start another: it has nothing but what it kept."""
         del name
@@ -300,7 +317,7 @@ def _loss(mean: float) -> Loss:
     return Loss(mean=mean, low=mean - 0.01, high=mean + 0.01, documents=10, bytes=1000)
 
 
-def _changed(setup: Setup) -> ConfigurationChanged:
+def _changed(slots: int, configured: Mapping[str, Sequence[Policy]]) -> ConfigurationChanged:
     pipelines = {
         name: PipelineSettings(
             stages=STAGES,
@@ -310,6 +327,6 @@ def _changed(setup: Setup) -> ConfigurationChanged:
             ),
             signals={name: most for each in policies for name, most in getattr(each, "signals", {}).items()},
         )
-        for name, policies in setup.policies.items()
+        for name, policies in configured.items()
     }
-    return ConfigurationChanged(hash="1", slots=setup.slots, pipelines=pipelines)
+    return ConfigurationChanged(hash="1", slots=slots, pipelines=pipelines)

@@ -34,6 +34,7 @@ from tests.policies.properties.driver import Life
 MOST_GROWTH = 3
 MOST_ENTRIES = 8
 """Of a kind, for each policy: wake-ups, wishes, keys that are taken."""
+DAY, MONTH = "%Y-%m-%d", "%Y-%m"
 STOPS = 1.5
 """Seconds by which an attempt that is told to stop may outlast the instant at which it is."""
 
@@ -96,20 +97,21 @@ def a_person_approves_each_start(life: Life) -> list[str]:
 
 
 def budgets_are_never_exceeded(life: Life) -> list[str]:
-    """Of each UTC day no more is computed than its budget, but for the second that a stop takes.
+    """Of each UTC day and month no more is computed than its budget, but for the second that a stop takes.
 
     What a person asked for is not counted, nor what nobody interrupts: the publication of a candidate, and what a
     candidate goes through that was held.
     """
-    limits = {
-        name: min((p.guards.budget.per_day for p in found if p.guards.budget and p.guards.budget.per_day), default=None)
-        for name in life.setup.policies
-        if (found := [p for p in life.setup.policies[name] if isinstance(p, Starting)])
-    }
+    limits: dict[tuple[str, str], float] = {}
+    for name, found in life.setup.policies.items():
+        budgets = [p.guards.budget for p in found if isinstance(p, Starting) and p.guards.budget is not None]
+        for form, given in ((DAY, [b.per_day for b in budgets]), (MONTH, [b.per_month for b in budgets])):
+            if bounds := [each for each in given if each is not None]:
+                limits[name, form] = min(bounds)
     free = {r.event.run for r in life.records if isinstance(r.event, RunStarted) and r.event.intent.asked}
     begun: dict[tuple[str, str, str, int], datetime] = {}
-    spent: Counter[tuple[str, str]] = Counter()
-    stops: Counter[tuple[str, str]] = Counter()
+    spent: Counter[tuple[str, str, str]] = Counter()
+    stops: Counter[tuple[str, str, str]] = Counter()
     for record in life.records:
         event, name, now = record.event, record.pipeline or "", record.recorded_at
         if isinstance(event, RunHeld):
@@ -121,13 +123,15 @@ def budgets_are_never_exceeded(life: Life) -> list[str]:
             while at is not None and at < now:
                 midnight = at.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
                 upto = min(now, midnight)
-                spent[name, f"{at:%Y-%m-%d}"] += (upto - at).total_seconds()  # type: ignore[assignment]
+                for form in (DAY, MONTH):
+                    spent[name, form, at.strftime(form)] += (upto - at).total_seconds()  # type: ignore[assignment]
                 at = upto
-            stops[name, f"{now:%Y-%m-%d}"] += isinstance(event, StageInterrupted)
+            for form in (DAY, MONTH):
+                stops[name, form, now.strftime(form)] += isinstance(event, StageInterrupted)
     return [
-        f"{seconds / 3600:.3f} h were computed in {name} on {day}, of {limits[name]} h"
-        for (name, day), seconds in spent.items()
-        if (most := limits.get(name)) is not None and seconds > most * 3600 + STOPS * stops[name, day]
+        f"{seconds / 3600:.3f} h were computed in {name} in {when}, of {most} h"
+        for (name, form, when), seconds in spent.items()
+        if (most := limits.get((name, form))) is not None and seconds > most * 3600 + STOPS * stops[name, form, when]
     ]
 
 

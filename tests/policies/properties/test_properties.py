@@ -77,6 +77,7 @@ BROKEN: tuple[tuple[Property, Setup, Fold], ...] = (
     (each.a_key_is_taken_once, setup(ONCE), broken.loose),
     (each.a_person_approves_each_start, setup({"approval": True}, broken.Unguarded), evolve),
     (each.budgets_are_never_exceeded, setup(SHORT, broken.Spendthrift), evolve),
+    (each.budgets_are_never_exceeded, setup({"budget": {"per_month": 4}}, broken.Spendthrift), evolve),
     (each.no_start_while_data_still_comes, setup(COOLDOWN, broken.Unguarded), evolve),
     (each.no_payload_is_lost, setup(COOLDOWN), broken.forgetful),
     (each.preempted_work_is_resumed_or_cancelled, setup(SHORT), broken.abandoning),

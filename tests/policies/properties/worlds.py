@@ -26,7 +26,8 @@ def policies(
 
 
 COOLDOWN = {"cooldown": "PT8H", "debounce": "PT20M"}
-BUDGET = {"budget": {"per_day": 2.5, "per_month": 40}}
+BUDGET = {"budget": {"per_day": 2.5, "per_month": 12}}
+"""The month of March is used up before it ends, with a week to go."""
 QUIET = {
     "quiet": [
         {"days": "mon-fri", "from": "08:00", "to": "18:00", "timezone": "Europe/Berlin"},
@@ -42,6 +43,7 @@ SETUPS = {
         {"p": policies(BUDGET), "q": policies(BUDGET, fields={**DEFAULTS, "priority": 2})}, slots=1, days=9
     ),
     "quiet": Setup({"p": policies(QUIET), "q": policies({**QUIET, **ONCE})}, slots=1, days=9),
+    "reloads": Setup({"p": policies({**QUIET, **ONCE}), "q": policies(ONCE)}, slots=1, days=9, reloads=1.5),
     "approval": Setup({"p": policies({"approval": True, "debounce": "PT1H"})}, requests=12),
     "all": Setup({"p": policies({**COOLDOWN, **BUDGET, **QUIET, **ONCE})}, requests=3, failing=0.15),
 }

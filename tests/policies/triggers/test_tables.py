@@ -49,7 +49,7 @@ def test_what_a_run_has_taken_does_not_wait(build: Build, make: Make) -> None:
         ({"age": "PT6H"}, 5, "data waited 5:00:00 of 6:00:00", 6),
         ({"age": "PT6H"}, 6, "data waited 6:00:00", None),
         ({"age": "PT6H", "of": "champion"}, 7, "the champion is as old as 7:00:00 of 6:00:00", None),
-        ({"age": "PT6H", "of": "base"}, 1, "the base is as old as 2:00:00 of 6:00:00", 5),
+        ({"age": "PT6H", "of": "base"}, 1, "the last full training is as old as 2:00:00 of 6:00:00", 5),
         ({"silence": "PT3H"}, 4, "nothing arrived for 2:00:00 of 3:00:00", 5),
         ({"silence": "PT3H"}, 5, "nothing arrived for 3:00:00", None),
     ],
@@ -161,13 +161,13 @@ def test_a_value_that_has_had_its_effect_still_makes_the_bound(make: Make) -> No
     assert not trigger.holds(make.at(replace(state, settled=106)))
 
 
-def test_a_plateau_counts_from_the_last_full_training(build: Build, make: Make) -> None:
-    """The gains of three increments, each settled by its run's end, are one plateau; those before the base are none."""
+def test_a_plateau_counts_from_the_last_full_training(make: Make) -> None:
+    """The gains of three increments, each settled by its run's end, are one plateau; those before it are none."""
     trigger = make.trigger({"signal": "gain", "below": 0.01, "for": 3})
-    state = make.pipeline(settled=200, base=build.model(position=100))
+    state = make.pipeline(settled=200, retrained=100)
     gains = make.series(0.2, 0.005, 0.0, -0.1, first=100)
     assert trigger.holds(make.at(replace(state, signals={"gain": gains})))
-    assert not trigger.holds(make.at(replace(state, signals={"gain": gains}, base=build.model(position=101))))
+    assert not trigger.holds(make.at(replace(state, signals={"gain": gains}, retrained=101)))
     assert trigger.tell(make.at(replace(state, signals={"gain": gains[:3]}))).inputs["gain_in_a_row"] == 2
 
 
