@@ -339,10 +339,10 @@ def _rows(name: str, pipeline: PipelineStatus) -> list[tuple[str, str]]:
     waiting = " · ".join(f"{domain} {amount:,}" for domain, amount in sorted(pipeline.pending.items()))
     rows.append(("pending", f"{waiting} tokens" if waiting else "no data waits"))
     aside = " · ".join(f"{domain} {amount:,}" for domain, amount in sorted(pipeline.set_aside.items()))
-    asks = pipeline.approvals.items()
+    asks, who = pipeline.approvals.items(), "thaw, or for a person" if pipeline.frozen else "person"
     optional = {
         "set aside": f"{aside} tokens" if aside else None,
-        "held": f"{pipeline.held} waits for a person: rewarm request approve {name}" if pipeline.held else None,
+        "held": f"{pipeline.held} waits for a {who}: rewarm request approve {name}" if pipeline.held else None,
         "approval": ", ".join(f"{who}: rewarm request approve {name} --decision {at}" for who, at in asks) or None,
         "paused": f"by {pipeline.paused}" if pipeline.paused else None,
         "frozen": f"by {pipeline.frozen}: candidates are held" if pipeline.frozen else None,

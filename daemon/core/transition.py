@@ -311,7 +311,6 @@ def _configured(state: State, record: Record, event: ConfigurationChanged) -> St
             timers={key: at for key, at in old.timers.items() if key.partition(":")[0] in known},
             fired={key: at for key, at in old.fired.items() if key.partition(":")[0] in known},
             verdicts={policy: verdict for policy, verdict in old.verdicts.items() if policy in known},
-            begun={policy: at for policy, at in old.begun.items() if policy in known},
             shadows={policy: shadow for policy, shadow in old.shadows.items() if policy in shadowed},
             signals=signals.kept(old.signals, settings.signals),
             schedules=_scheduled(old, record, settings),

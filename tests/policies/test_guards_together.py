@@ -259,3 +259,17 @@ def test_a_run_that_begins_anew_is_not_kept_off_by_its_own_key() -> None:
     assert told.run().run != first
     assert told.run().policy == "rewarm_replay"
     assert list(told.of().claims) == ["rewarm_replay: x"]
+
+
+def test_a_cooldown_outlasts_a_reload_without_its_policy() -> None:
+    """A policy that is taken out and put back knows when its last run began."""
+    grow = f"{{{GROW}, guards: {{cooldown: PT6H}}}}"
+    told = tape(grow)
+    told.arrive(120)
+    told.finish()
+    told.start(f"pipelines: {{p: {{policies: [{REST}]}}}}\n")
+    told.start(f"pipelines: {{p: {{policies: [{grow}, {REST}]}}}}\n")
+    told.arrive(120)
+    assert len(started(told)) == 1
+    told.wait(7 * HOUR)
+    assert len(started(told)) == 2
