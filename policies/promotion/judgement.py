@@ -15,12 +15,14 @@ class Bounds(NamedTuple):
     """What a candidate is held against; `by_mean`: where an interval lies across a bound, its mean decides.
 
     `protected` are domains with a bound of their own on forgetting, within which the whole interval has to lie.
+    `max_shift` is of what the probe measured of the new documents, before they were trained on.
     """
 
     max_forgetting: float
     min_gain: float
     protected: Mapping[str, float]
     by_mean: bool
+    max_shift: float | None = None
 
 
 class Judged(NamedTuple):
@@ -35,6 +37,8 @@ class Judged(NamedTuple):
 def judge(run: Run, bounds: Bounds) -> Judged:
     """Return what the run's evaluation says of its candidate."""
     judged = Judged({}, [], [], [])
+    if bounds.max_shift is not None and run.shift is not None:
+        _shift(judged, rounded(run.shift), run.plan.model.unit, bounds.max_shift)
     gains = []
     for domain in sorted(run.evaluation):
         comparison = run.evaluation[domain]
@@ -53,6 +57,12 @@ def judge(run: Run, bounds: Bounds) -> Judged:
     if gains:
         _gain(judged, gains, run.plan.model.unit, bounds)
     return judged
+
+
+def _shift(judged: Judged, shift: float, unit: str, bound: float) -> None:
+    judged.inputs["shift"] = shift
+    if shift > bound:
+        judged.faults.append(f"the new documents lie {shift:.4f} {unit} from the past (at most {bound:g})")
 
 
 def _interval(loss: Loss) -> tuple[float, float, float]:

@@ -69,6 +69,8 @@ class Frozen(BaseModel):
 class Promotion(BasePolicy):
     """The gate after evaluation: forgetting within bounds on every older domain, and a gain on the new ones.
 
+    With `max_shift` new documents that lie further from the past are refused, however well they were learned.
+
     Losses are candidate minus champion on the same held-out documents, in nats per byte (a model that is not of
     language: its own loss per example). A bound counts as broken when the whole 95 % interval lies beyond it, as kept
     when the mean does; in between the candidate is undecided: it is held when `approval` is `undecided` or `always`,
@@ -81,6 +83,9 @@ class Promotion(BasePolicy):
     kind: Literal["promotion"] = "promotion"
     max_forgetting: float = Field(default=0.02, description="largest rise of an older domain's loss")
     min_gain: float = Field(default=0.0, description="smallest fall of the new domains' mean loss")
+    max_shift: float | None = Field(
+        default=None, gt=0, description="largest shift of the new documents, as the probe measured it"
+    )
     protected: dict[str, Bound] = Field(
         default={}, max_length=64, description="domains with a veto: each with its own largest rise, kept for sure"
     )
@@ -155,6 +160,8 @@ class Promotion(BasePolicy):
             "hold": HoldRun(run=run.run),
         }
         thresholds: Numbers = {"max_forgetting": self.max_forgetting, "min_gain": self.min_gain}
+        if self.max_shift is not None:
+            thresholds["max_shift"] = self.max_shift
         for domain in sorted(set(self.protected) & set(run.plan.past)):
             thresholds[f"forgetting_high.{domain}"] = self.protected[domain]
         return Decision(
@@ -190,7 +197,7 @@ class Promotion(BasePolicy):
 
     @cached_property
     def _bounds(self) -> Bounds:
-        return Bounds(self.max_forgetting, self.min_gain, self.protected, by_mean=self.approval == "auto")
+        return Bounds(self.max_forgetting, self.min_gain, self.protected, self.approval == "auto", self.max_shift)
 
     # ------------------------------------------------------------------------------------ the freeze
 

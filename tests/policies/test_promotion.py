@@ -51,6 +51,27 @@ def test_bounds(build: Build, prose: float, code: float, verdict: str, words: st
     assert decision.thresholds == {"max_forgetting": 0.02, "min_gain": 0.0}
 
 
+@pytest.mark.parametrize(
+    ("bound", "shift", "verdict"),
+    [
+        (2.0, 2.0, "promote"),
+        (2.0, 2.1, "reject"),
+        (2.0, None, "promote"),
+        (2.0, -3.0, "promote"),
+        (None, 9.0, "promote"),
+    ],
+)
+def test_what_is_unlike_the_past_is_refused(
+    build: Build, bound: float | None, shift: float | None, verdict: str
+) -> None:
+    """Documents further from the past than the bound are refused, though nothing was forgotten and much was gained."""
+    decision = judge(build, Promotion(max_shift=bound), {"prose": 0.0, "code": -4.0}, shift=shift)
+    assert decision.verdict == verdict
+    assert ("lie 2.1000 nats per byte from the past (at most 2)" in decision.reason) == (verdict == "reject")
+    assert decision.thresholds.get("max_shift") == bound
+    assert decision.inputs.get("shift") == (shift if bound else None)
+
+
 def test_the_commands(build: Build) -> None:
     """Each verdict carries its one command."""
     promote = judge(build, Promotion(), {"code": -0.1}, attempts={"evaluate": 1, "promote": 2})

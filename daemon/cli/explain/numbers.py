@@ -65,6 +65,8 @@ def compared(inputs: Numbers, thresholds: Numbers) -> Iterator[str]:
             against, how = "max_forgetting", "at most"
             protected = f"forgetting_high.{name.partition('.')[2]}" in thresholds
             bound = None if protected else thresholds.get(against)  # it has a bound of its own, on its whole interval
+        if name == "shift" and "max_shift" in thresholds:
+            bound, how = thresholds["max_shift"], "at most"
         if name.startswith("forgetting_high."):
             how = "at most"
         if value is None and bound is None:
