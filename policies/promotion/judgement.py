@@ -51,12 +51,21 @@ def judge(run: Run, bounds: Bounds) -> Judged:
             _forgetting(judged, domain, old, run, bounds)
         if domain in run.plan.new and new is not None:
             gains.append(_interval(new))
-    for domain in sorted(set(bounds.protected) & set(run.plan.past)):
+    for domain in guarded(run, bounds.protected):
         told = run.evaluation.get(domain)
         _protected(judged, domain, told.on_old if told is not None else None, bounds.protected[domain])
     if gains:
         _gain(judged, gains, run.plan.model.unit, bounds)
     return judged
+
+
+def guarded(run: Run, protected: Mapping[str, float]) -> list[str]:
+    """Return the protected domains that a candidate has to keep.
+
+    Not those of its past alone: of a domain that is wholly backfilled nothing is past, and the champion knew it.
+    """
+    compared = {domain for domain, comparison in run.evaluation.items() if comparison.difference is not None}
+    return sorted(set(protected) & (set(run.plan.past) | compared))
 
 
 def _shift(judged: Judged, shift: float, unit: str, bound: float) -> None:

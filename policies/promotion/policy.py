@@ -24,7 +24,7 @@ from daemon.core.runs import resume_key
 from daemon.core.signals import LONGEST, REPORTED
 from daemon.core.state import Pipeline, Run, timer_key
 from policies.base import BasePolicy
-from policies.promotion.judgement import Bounds, Judged, judge
+from policies.promotion.judgement import Bounds, Judged, guarded, judge
 from policies.promotion.watch import WatchSettings
 
 FREEZE, WATCH = "freeze", "watch"
@@ -162,7 +162,7 @@ class Promotion(BasePolicy):
         thresholds: Numbers = {"max_forgetting": self.max_forgetting, "min_gain": self.min_gain}
         if self.max_shift is not None:
             thresholds["max_shift"] = self.max_shift
-        for domain in sorted(set(self.protected) & set(run.plan.past)):
+        for domain in guarded(run, self.protected):
             thresholds[f"forgetting_high.{domain}"] = self.protected[domain]
         return Decision(
             verdict=verdict,

@@ -50,6 +50,21 @@ def test_the_whole_interval_of_a_protected_domain_lies_within_its_bound(
     assert decision.thresholds["forgetting_high.prose"] == 0.01
 
 
+@pytest.mark.parametrize(("rise", "verdict"), [(0.005, "promote"), (0.02, "reject")])
+def test_a_protected_domain_that_came_again_as_a_whole_is_still_protected(
+    build: Build, rise: float, verdict: str
+) -> None:
+    """Once all of it is backfilled nothing of it is past: the champion knew it all the same."""
+    evaluation = {"code": build.comparison(*GAINED), "prose": build.comparison(rise, rise, rise)}
+    run = build.run("evaluate", done=True, evaluation=evaluation)
+    run = replace(run, plan=replace(run.plan, past={}, new={**run.plan.new, **run.plan.past}))
+    policy = Promotion(protected={"prose": 0.01})
+    decision = policy.decide(build.pipeline(active=run, champion=build.model()), build.record(EVALUATED))
+    assert decision is not None
+    assert decision.verdict == verdict
+    assert decision.thresholds["forgetting_high.prose"] == 0.01
+
+
 def test_the_bound_of_a_protected_domain_may_be_wider(build: Build) -> None:
     """It is its own: what another domain may not lose, this one may."""
     evaluation = {"prose": build.comparison(0.05, 0.04, 0.06), "code": build.comparison(*GAINED)}
