@@ -255,7 +255,7 @@ class Promotion(BasePolicy):
         ends = self.watch.ends(state) if self.watch is not None else None
         if self.watch is None or ends is None or ends <= now or state.champion is None or state.previous is None:
             return None
-        inputs, thresholds = self.watch.numbers(self.watch.compare(state))
+        inputs, thresholds = self.watch.numbers(state, self.watch.compare(state))
         return Decision(
             verdict="watched",
             reason=(
@@ -275,7 +275,7 @@ class Promotion(BasePolicy):
         found = watch.compare(state)
         if found is None or not watch.failed(found):
             return None
-        inputs, thresholds = watch.numbers(found)
+        inputs, thresholds = watch.numbers(state, found)
         return Decision(
             verdict="rolled_back",
             reason=(
@@ -294,7 +294,7 @@ class Promotion(BasePolicy):
         if self.watch is None or ends is None or now < ends or state.champion is None:
             return None
         found = self.watch.compare(state)
-        inputs, thresholds = self.watch.numbers(found)
+        inputs, thresholds = self.watch.numbers(state, found)
         why = self.watch.told(found) if found else f"there were too few reports of {self.watch.signal} to compare"
         reason = f"The watch over version {state.champion.version} has ended and it stays: {why}."
         return Decision(verdict="kept", reason=reason, inputs=inputs, thresholds=thresholds)

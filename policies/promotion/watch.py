@@ -52,12 +52,7 @@ class WatchSettings(BaseModel):
 
     def compare(self, state: Pipeline) -> Compared | None:
         """Return the two champions' reports; None until there are enough of each. Those on other versions are none."""
-        champion, previous = state.champion, state.previous
-        series = state.signals.get(self.signal, ())
-        if champion is None or previous is None or len(series) < 2 * self.least:
-            return None
-        after = [reading.value for reading in series if reading.version == champion.version]
-        before = [reading.value for reading in series if reading.version == previous.version]
+        after, before = self._reported(state)
         if len(after) < self.least or len(before) < self.least:
             return None
         mean, mean_before = sum(after) / len(after), sum(before) / len(before)
@@ -74,6 +69,15 @@ class WatchSettings(BaseModel):
             noise=rounded(noise),
         )
 
+    def _reported(self, state: Pipeline) -> tuple[list[float], list[float]]:
+        """Return the values reported on the champion and on the one before."""
+        champion, previous = state.champion, state.previous
+        if champion is None or previous is None:
+            return [], []
+        series = state.signals.get(self.signal, ())
+        after = [reading.value for reading in series if reading.version == champion.version]
+        return after, [reading.value for reading in series if reading.version == previous.version]
+
     def failed(self, found: Compared) -> bool:
         """Return whether the new champion is worse by more than the tolerance, and by more than chance explains."""
         return found.worse > self.tolerance and found.worse > found.noise
@@ -85,10 +89,12 @@ class WatchSettings(BaseModel):
             f"{found.mean_before:.4g} over {found.reports_before} before it"
         )
 
-    def numbers(self, found: Compared | None) -> tuple[Numbers, Numbers]:
-        """Return what was compared, and what it was held against."""
+    def numbers(self, state: Pipeline, found: Compared | None) -> tuple[Numbers, Numbers]:
+        """Return what was compared, and what it was held against; before there is enough, how much there is."""
         if found is None:
-            return {}, {"tolerance": self.tolerance, "reports": self.least, "reports_before": self.least}
+            after, before = self._reported(state)
+            counted: Numbers = {"reports": len(after), "reports_before": len(before)}
+            return counted, {"tolerance": self.tolerance, "reports": self.least, "reports_before": self.least}
         inputs: Numbers = dict(found._asdict())
         del inputs["noise"]
         thresholds: Numbers = {

@@ -107,6 +107,14 @@ def test_only_within_the_window(build: Build, hours: float, rolled_back: bool) -
     assert (report(build, watching(), state, build.after(hours=hours)) is not None) is rolled_back
 
 
+def test_how_many_reports_are_missing_is_told(build: Build) -> None:
+    """While there are too few to compare, the opinion says how many there are of how many."""
+    opinion = watching().opinion(live(build, (0.9,), other=(0.5, 0.5)), build.record(REPORTED, at=build.after(hours=1)))
+    assert opinion is not None
+    assert opinion.inputs == {"reports": 1, "reports_before": 3}
+    assert (opinion.thresholds["reports"], opinion.thresholds["reports_before"]) == (3, 3)
+
+
 def test_reports_on_other_versions_do_not_count(build: Build) -> None:
     """Neither for the new champion nor for the one before."""
     assert report(build, watching(), live(build, (0.9, 0.9, 0.9), other=(0.0, 0.0, 0.0))) is None
