@@ -38,7 +38,7 @@ from daemon.restore import restore
 from daemon.retention.sweep import Sweeper, recorded_upto
 from daemon.service.drain import Checkpoints, join
 from daemon.service.edges import Edges
-from daemon.service.memory import share_one_heap
+from daemon.service.memory import give_back, share_one_heap
 from daemon.service.process import Boundary, Process
 from daemon.service.signals import Asked
 from daemon.service.standby import Heartbeat
@@ -189,6 +189,7 @@ class Daemon:
             self._recorder.keep()
         desk.inbox, desk.reader = self._inbox, open_reader(self._configuration.journal)
         presence.announce()
+        give_back()
         self._starting = False  # whoever is told that it is ready can send
         logger.info(
             "The daemon is ready.", extra={"epoch": self._journal.epoch, "journal": str(self._configuration.journal)}

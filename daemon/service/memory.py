@@ -1,7 +1,8 @@
-"""The process's own memory: what the C library would set aside for threads that hardly need any."""
+"""The process's own memory: what the C library would set aside for threads, or keep, that hardly need any."""
 
 import ctypes
 import sys
+from collections.abc import Callable
 from typing import Final
 
 M_ARENA_MAX: Final = -8
@@ -13,8 +14,15 @@ def share_one_heap() -> None:
 
     Python's threads take turns anyway. An idle daemon with a Kafka source has 68 MB resident with it, 80 without.
     """
-    if not sys.platform.startswith("linux"):
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
+    if (mallopt := _of_glibc("mallopt")) is not None:
         mallopt(M_ARENA_MAX, 1)
+
+
+def give_back() -> None:
+    """Give the system back what start-up no longer needs, without effect beside glibc; 4 MB after the imports."""
+    if (trim := _of_glibc("malloc_trim")) is not None:
+        trim(ctypes.c_size_t(0))
+
+
+def _of_glibc(name: str) -> Callable[..., object] | None:
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform.startswith("linux") else None
